@@ -1,0 +1,84 @@
+"""
+The values that cross the border between core and plugins.
+
+Records are frozen and take keyword arguments only. None means "not known" or "not given"; there is no other default
+that could be mistaken for a choice. Workers (:class:`Source`, :class:`Sink`, :class:`Backend`) are Protocols: a plugin
+inherits from nothing. Their methods are called from several threads at once.
+"""
+
+from nim_core.types.backends import Backend, BackendSpec, LaunchPlan, LaunchRequest, Verdict
+from nim_core.types.credentials import (
+    Ambient,
+    Anonymous,
+    BasicPair,
+    BearerToken,
+    Credential,
+    CredentialRequest,
+    KeyPair,
+)
+from nim_core.types.environment import EnvVar, Variables
+from nim_core.types.events import CheckResult, CheckSpec, TransferEvent
+from nim_core.types.files import (
+    DIGEST_HEX_LENGTHS,
+    CacheKey,
+    Digest,
+    HttpObject,
+    Listing,
+    LocalObject,
+    Location,
+    RemoteFile,
+    StreamObject,
+    check_relative_path,
+)
+from nim_core.types.secret import Secret
+from nim_core.types.sources import (
+    CachePlacement,
+    Capabilities,
+    Sink,
+    SinkSpec,
+    Source,
+    SourceContext,
+    SourceSpec,
+)
+from nim_core.types.uris import ModelUri, OverrideTarget, UriStyle
+
+__all__ = [
+    "DIGEST_HEX_LENGTHS",
+    "Ambient",
+    "Anonymous",
+    "Backend",
+    "BackendSpec",
+    "BasicPair",
+    "BearerToken",
+    "CacheKey",
+    "CachePlacement",
+    "Capabilities",
+    "CheckResult",
+    "CheckSpec",
+    "Credential",
+    "CredentialRequest",
+    "Digest",
+    "EnvVar",
+    "HttpObject",
+    "KeyPair",
+    "LaunchPlan",
+    "LaunchRequest",
+    "Listing",
+    "LocalObject",
+    "Location",
+    "ModelUri",
+    "OverrideTarget",
+    "RemoteFile",
+    "Secret",
+    "Sink",
+    "SinkSpec",
+    "Source",
+    "SourceContext",
+    "SourceSpec",
+    "StreamObject",
+    "TransferEvent",
+    "UriStyle",
+    "Variables",
+    "Verdict",
+    "check_relative_path",
+]

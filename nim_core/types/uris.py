@@ -1,0 +1,72 @@
+"""Model URIs and override targets as values; core's ``uris`` module parses them."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from attrs import frozen
+
+
+class UriStyle(enum.Enum):
+    """
+    The three grammars a model URI can have; a source declares which one its schemes use. Nothing is ever decoded.
+
+    REPOSITORY: ``scheme://a/b[/c][:revision][?file=path]``
+    OBJECT: ``scheme://bucket/key``; everything after ``://`` is literal
+    PATH: ``scheme:///absolute[?file=path]``
+    """
+
+    REPOSITORY = "repository"
+    OBJECT = "object"
+    PATH = "path"
+
+
+_USERINFO = re.compile(r"^[^/@]*@")
+
+
+@frozen(kw_only=True)
+class ModelUri:
+    """
+    Where a model or one of its files lives, parsed once.
+
+    Attributes:
+        scheme: Lower case, without ``://``.
+        location: Literal text after ``://``, without revision and file.
+        revision: Version, branch, tag or commit. None when not given; never a default name.
+        file: Path within the repository or folder. None means all of it.
+        style: The grammar it was parsed by, and by which ``str`` writes it again, to the letter.
+    """
+
+    scheme: str
+    location: str
+    revision: str | None = None
+    file: str | None = None
+    style: UriStyle = UriStyle.REPOSITORY
+
+    def __str__(self) -> str:
+        revision = "" if self.revision is None else f":{self.revision}"
+        file = "" if self.file is None else f"?file={self.file}"
+        return f"{self.scheme}://{self.location}{revision}{file}"
+
+    @property
+    def display(self) -> str:
+        """The URI without userinfo, for messages, logs and receipts."""
+        return f"{self.scheme}://" + _USERINFO.sub("", str(self).partition("://")[2])
+
+    def __repr__(self) -> str:
+        return f"ModelUri({self.display!r})"
+
+
+@frozen(kw_only=True)
+class OverrideTarget:
+    """
+    One place that NIM_REPOSITORY_OVERRIDE names instead of where a manifest points.
+
+    Attributes:
+        scheme: Lower case, without ``://``.
+        location: Literal text after ``://`` without trailing slashes: host or bucket, and a prefix where there is one.
+    """
+
+    scheme: str
+    location: str
