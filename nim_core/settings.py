@@ -1,0 +1,124 @@
+"""
+The only reader of the process environment.
+
+Core's variables are declared here, once, as data; a plugin's are declared by the plugin. The reference page, redaction
+and ``doctor`` are made from the same declarations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from nim_core.types import EnvVar, Variables
+
+__all__ = ["CORE_VARIABLES", "Settings"]
+
+_PROXY_VARIABLES: Final = (
+    ("https_proxy", "proxy for https:// URLs; the lower-case form wins over the upper-case one"),
+    ("http_proxy", "proxy for http:// URLs"),
+    ("all_proxy", "proxy for URLs whose own proxy variable is unset"),
+    ("no_proxy", "hosts, domains, addresses and networks reached directly, separated by commas; * for all"),
+)
+
+CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
+    EnvVar(
+        name="NIM_CACHE_PATH",
+        kind="path",
+        default="/opt/nim/.cache",
+        summary="folder of the model cache; must be writable unless it is complete",
+    ),
+    EnvVar(
+        name="NIM_CACHE_PROBE_TIMEOUT",
+        kind="seconds",
+        default="60",
+        summary="how long the cache's file system may take to answer before the command gives up",
+    ),
+    EnvVar(name="NIM_MANIFEST_PATH", kind="path", summary="manifest file, used when --manifest-file is not given"),
+    EnvVar(name="NIM_MODEL_PROFILE", summary="profile id, used when --profiles is not given"),
+    EnvVar(
+        name="NIM_LOG_LEVEL",
+        default="INFO",
+        summary="DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    ),
+    EnvVar(name="NIM_JSONL_LOGGING", kind="flag", default="0", summary="log one JSON object per line"),
+    EnvVar(
+        name="NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT",
+        kind="integer",
+        default="8",
+        summary="how often one part of a file is tried again before the download fails",
+    ),
+    EnvVar(
+        name="NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS",
+        kind="integer",
+        default="500",
+        summary="milliseconds before the first retry; doubled, with jitter, for each further one",
+    ),
+    EnvVar(
+        name="NIM_SDK_USE_NATIVE_TLS",
+        kind="flag",
+        default="0",
+        summary="trust the system's certificate store even where SSL_CERT_FILE and the like name another",
+    ),
+    EnvVar(name="NIM_PLUGINS_DISABLED", summary="names of plugins not to load, separated by commas"),
+    EnvVar(
+        name="NIM_PLUGIN_STRICT",
+        kind="flag",
+        default="0",
+        summary="end with an error when any plugin cannot be loaded, instead of working without it",
+    ),
+    *(
+        EnvVar(name=name, summary=summary, secret=name.lower() != "no_proxy")
+        for lower, summary in _PROXY_VARIABLES
+        for name in (lower, lower.upper())
+    ),
+    EnvVar(name="SSL_CERT_FILE", kind="path", summary="file of trusted certificates (PEM), instead of the system's"),
+    EnvVar(name="REQUESTS_CA_BUNDLE", kind="path", summary="as SSL_CERT_FILE, which wins"),
+    EnvVar(name="CURL_CA_BUNDLE", kind="path", summary="as REQUESTS_CA_BUNDLE, which wins"),
+)
+
+
+class Settings:
+    """
+    The environment, read once.
+
+    Args:
+        environ: Variables of the process, or of a test.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = dict(environ)
+        self.variables = self.read(CORE_VARIABLES)
+
+    @classmethod
+    def from_process(cls) -> Settings:
+        """Return the settings of this process."""
+        return cls(os.environ)
+
+    def read(self, declared: Sequence[EnvVar]) -> Variables:
+        """Return the values of ``declared``; how a plugin's own variables reach it."""
+        return Variables(declared, self._environ)
+
+    @property
+    def cache_path(self) -> Path:
+        """Folder of the model cache."""
+        return Path(self.variables.text("NIM_CACHE_PATH") or "")
+
+    @property
+    def manifest_path(self) -> Path | None:
+        """Manifest the environment names. None when it names none."""
+        value = self.variables.text("NIM_MANIFEST_PATH")
+        return Path(value) if value else None
+
+    @property
+    def disabled_plugins(self) -> frozenset[str]:
+        """Names of plugins not to load."""
+        names = (self.variables.text("NIM_PLUGINS_DISABLED") or "").split(",")
+        return frozenset(name.strip() for name in names if name.strip())
+
+    @property
+    def strict_plugins(self) -> bool:
+        """Whether a plugin that cannot be loaded ends the command."""
+        return self.variables.flag("NIM_PLUGIN_STRICT")
