@@ -1,16 +1,28 @@
-"""The one function behind ``download-to-cache``: targets → listings → plan → engine → cache → receipts."""
+"""
+The one function behind ``download-to-cache``: targets, listings, plan, engine, cache, receipts.
+
+A run that receipts satisfy imports neither httpx nor libcurl and opens no socket: what talks to a network is imported
+where the first file turns out to be missing.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from nim_core.plan import Plan, Target
+from nim_core.cache.index import ReceiptIndex
+from nim_core.cache.layout import Layout
+from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
+from nim_core.errors import CacheError
+from nim_core.plan import Plan, Present, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.settings import Settings
-from nim_core.types import TransferEvent
+from nim_core.types import ModelUri, TransferEvent
 
 __all__ = ["DownloadOptions", "DownloadResult", "Observer", "TargetResult", "download"]
 
@@ -43,12 +55,14 @@ class TargetResult:
         receipt: Its receipt. None when the cache cannot be written and already had all files.
         files: How many files it has.
         fetched: How many of them were fetched now.
+        present: Where each file is, by path inside the workspace.
     """
 
     target: Target
     receipt: Path | None
     files: int
     fetched: int
+    present: Mapping[str, Present]
 
 
 @frozen(kw_only=True)
@@ -74,6 +88,40 @@ class Observer(Protocol):
         """Hear a fact about a file."""
 
 
+@frozen(kw_only=True)
+class Run:
+    """What a download works with from beginning to end."""
+
+    options: DownloadOptions
+    layout: Layout
+    index: ReceiptIndex
+    registry: Registry
+    settings: Settings
+    observer: Observer
+
+
+@frozen(kw_only=True)
+class Missing:
+    """What receipts do not answer for: files, and model URIs whose files are not known."""
+
+    wanted: tuple[Wanted, ...]
+    unlisted: tuple[ModelUri, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.wanted or self.unlisted)
+
+
+@frozen(kw_only=True)
+class Fetched:
+    """What asking the sources led to: files of model URIs, where every file is, and what was done for it."""
+
+    expanded: Mapping[ModelUri, tuple[Wanted, ...]]
+    present: Mapping[ModelUri, Present]
+    new: frozenset[ModelUri]
+    plan: Plan
+    bytes_fetched: int
+
+
 def download(
     targets: tuple[Target, ...], options: DownloadOptions, registry: Registry, settings: Settings, observer: Observer
 ) -> DownloadResult:
@@ -84,4 +132,119 @@ def download(
         NimError: In its most fitting subclass; what was verified until then stays, nothing else is visible.
         KeyboardInterrupt: Within a second of the user's wish; partials are kept.
     """
-    raise NotImplementedError
+    started = time.monotonic()
+    layout = Layout(options.cache_path.absolute())
+    run = Run(
+        options=options,
+        layout=layout,
+        index=ReceiptIndex(layout),
+        registry=registry,
+        settings=settings,
+        observer=observer,
+    )
+    known: Mapping[ModelUri, Present] = {}
+    if options.use_cache and not options.force:
+        targets = tuple(_from_receipt(target, run) for target in targets)
+        known = _trusted(targets, run.index)
+    fetched = _fetch(_missing(targets, known), known, run)
+    observer.phase("finishing")
+    present = {**known, **fetched.present}
+    return DownloadResult(
+        targets=tuple(_finish(_expanded(target, fetched), present, fetched, run) for target in targets),
+        plan=fetched.plan,
+        bytes_fetched=fetched.bytes_fetched,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _fetch(missing: Missing, known: Mapping[ModelUri, Present], run: Run) -> Fetched:
+    if missing:
+        from nim_core.fetching import fetch_missing
+
+        return fetch_missing(missing, known, run)
+    plan = Plan(present=tuple(known.values()))
+    run.observer.planned(plan)
+    return Fetched(expanded={}, present={}, new=frozenset(), plan=plan, bytes_fetched=0)
+
+
+def _from_receipt(target: Target, run: Run) -> Target:
+    """Fill in the files of a model URI from its receipt, where there is one."""
+    if target.uri is None:
+        return target
+    files = run.index.files_of(target.id).values()
+    return evolve(target, files=tuple(Wanted(path=file.path, uri=run.registry.parse_uri(file.uri)) for file in files))
+
+
+def _trusted(targets: tuple[Target, ...], index: ReceiptIndex) -> dict[ModelUri, Present]:
+    found: dict[ModelUri, Present] = {}
+    for target, wanted in _each(targets):
+        present = index.trusted(wanted, target.id)
+        if present is not None:
+            found[wanted.uri] = present
+    return found
+
+
+def _missing(targets: tuple[Target, ...], known: Mapping[ModelUri, Present]) -> Missing:
+    wanted = {item.uri: item for _, item in _each(targets) if item.uri not in known}
+    unlisted = tuple(target.uri for target in targets if target.uri is not None and not target.files)
+    return Missing(wanted=tuple(wanted.values()), unlisted=unlisted)
+
+
+def _each(targets: tuple[Target, ...]) -> Iterator[tuple[Target, Wanted]]:
+    for target in targets:
+        for wanted in target.files:
+            yield target, wanted
+
+
+def _expanded(target: Target, fetched: Fetched) -> Target:
+    if target.uri is None or target.files:
+        return target
+    return evolve(target, files=fetched.expanded[target.uri])
+
+
+def _finish(target: Target, present: Mapping[ModelUri, Present], fetched: Fetched, run: Run) -> TargetResult:
+    """Write the receipt of a target; where only that is not possible, the target is complete all the same."""
+    new = sum(wanted.uri in fetched.new for wanted in target.files)
+    receipt: Path | None = None
+    try:
+        receipt = _write_receipt(target, present, run)
+    except CacheError:
+        if new:
+            raise
+    return TargetResult(
+        target=target,
+        receipt=receipt,
+        files=len(target.files),
+        fetched=new,
+        present={wanted.path: present[wanted.uri] for wanted in target.files},
+    )
+
+
+def _write_receipt(target: Target, present: Mapping[ModelUri, Present], run: Run) -> Path:
+    files = tuple(_receipt_file(wanted, present[wanted.uri], run.layout) for wanted in target.files)
+    path = receipt_path(run.layout, target.id)
+    earlier = read_receipt(path)
+    if earlier is not None and earlier.files == files:
+        return path
+    owners = [run.registry.owner(scheme) for scheme in sorted({wanted.uri.scheme for wanted in target.files})]
+    receipt = Receipt(
+        id=target.id,
+        label=target.label,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        plugins={owner.distribution: owner.version for owner in owners},
+        files=files,
+    )
+    return write_receipt(run.layout, receipt)
+
+
+def _receipt_file(wanted: Wanted, present: Present, layout: Layout) -> ReceiptFile:
+    return ReceiptFile(
+        path=wanted.path,
+        uri=wanted.uri.display,
+        blob=layout.relative(present.blob),
+        link=None if present.link is None else layout.relative(present.link),
+        size=present.size,
+        mtime_ns=present.mtime_ns,
+        digests=present.digests,
+        host=present.host,
+    )

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from nim_core.types import CacheKey, Digest, ModelUri, RemoteFile
 
-__all__ = ["Fetch", "Linked", "Plan", "Present", "Target", "Wanted"]
+__all__ = ["Fetch", "Plan", "Present", "Target", "Wanted"]
 
 
 @frozen(kw_only=True)
@@ -60,39 +60,38 @@ class Fetch:
         uri: The URI its source was listed by, without the file.
         file: Name, size and every digest known, the manifest's first.
         key: Where it goes in the cache.
+        pinned: Whether the source vouches that this name never gets another content.
     """
 
     identity: ModelUri
     uri: ModelUri
     file: RemoteFile
     key: CacheKey
+    pinned: bool = False
 
 
 @frozen(kw_only=True)
 class Present:
     """
-    One file that the cache has.
+    One file that is here and right.
 
     Attributes:
-        identity: The URI the file is known by in the cache.
-        blob: Its content.
+        identity: The URI the file is known by.
+        blob: Its bytes: a blob of the cache, or a file outside it that is used from where it is.
+        link: Its place in a snapshot. None for a file outside the cache.
         size: Bytes.
-        digests: Digests the content was seen to have.
+        mtime_ns: Time of last change in nanoseconds, when it was found right.
+        digests: Digests the bytes were seen to have.
+        host: Where they came from. None when not from a network, or not known any more.
     """
 
     identity: ModelUri
     blob: Path
+    link: Path | None
     size: int
-    digests: tuple[Digest, ...]
-
-
-@frozen(kw_only=True)
-class Linked:
-    """One file that is on this machine already, outside the cache, and is used from where it is."""
-
-    identity: ModelUri
-    path: Path
-    size: int
+    mtime_ns: int
+    digests: tuple[Digest, ...] = ()
+    host: str | None = None
 
 
 @frozen(kw_only=True)
@@ -101,7 +100,6 @@ class Plan:
 
     fetches: tuple[Fetch, ...] = ()
     present: tuple[Present, ...] = ()
-    linked: tuple[Linked, ...] = ()
 
     @property
     def bytes_to_fetch(self) -> int:
@@ -116,4 +114,4 @@ class Plan:
     @property
     def bytes_present(self) -> int:
         """Bytes that need not be fetched."""
-        return sum(item.size for item in (*self.present, *self.linked))
+        return sum(item.size for item in self.present)

@@ -75,6 +75,11 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         for name in (lower, lower.upper())
     ),
     EnvVar(name="SSL_CERT_FILE", kind="path", summary="file of trusted certificates (PEM), instead of the system's"),
+    EnvVar(
+        name="SSL_CERT_DIR",
+        kind="path",
+        summary="folder of trusted certificates under their hash names; adds to SSL_CERT_FILE or replaces the system's",
+    ),
     EnvVar(name="REQUESTS_CA_BUNDLE", kind="path", summary="as SSL_CERT_FILE, which wins"),
     EnvVar(name="CURL_CA_BUNDLE", kind="path", summary="as REQUESTS_CA_BUNDLE, which wins"),
 )

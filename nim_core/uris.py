@@ -16,12 +16,13 @@ from nim_core.errors import InvalidUriError, NoPluginForSchemeError
 from nim_core.known_schemes import KNOWN_SCHEMES
 from nim_core.types import ModelUri, UriStyle, check_relative_path
 
-__all__ = ["LOCAL_SCHEME_SENTENCE", "parse_uri", "scheme_of", "without_file"]
+__all__ = ["LOCAL_SCHEME_SENTENCE", "no_plugin_error", "parse_uri", "scheme_of", "without_file"]
 
 LOCAL_SCHEME_SENTENCE: Final = "local:// is the scheme for files on this machine: local:///absolute/path"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_USERINFO = re.compile(r"(?<=://)[^/]*@")
 _FILE_QUERY: Final = "?file="
 
 
@@ -33,13 +34,13 @@ def scheme_of(text: str) -> str:
         InvalidUriError: ``text`` is a bare path or a ``file://`` URI, has no scheme, or has control characters.
     """
     if _CONTROL.search(text):
-        raise InvalidUriError(f"control character in URI: {text!r}")
+        raise InvalidUriError(f"control character in URI: {_shown(text)!r}")
     match = _SCHEME.match(text)
     if match is None:
-        raise InvalidUriError(f"no scheme in URI: {text!r}", hint=LOCAL_SCHEME_SENTENCE)
+        raise InvalidUriError(f"no scheme in URI: {_shown(text)!r}", hint=LOCAL_SCHEME_SENTENCE)
     scheme = match[1].lower()
     if scheme == "file":
-        raise InvalidUriError(f"file:// is not supported: {text!r}", hint=LOCAL_SCHEME_SENTENCE)
+        raise InvalidUriError(f"file:// is not supported: {_shown(text)!r}", hint=LOCAL_SCHEME_SENTENCE)
     return scheme
 
 
@@ -58,10 +59,10 @@ def parse_uri(text: str, styles: Mapping[str, UriStyle]) -> ModelUri:
     scheme = scheme_of(text)
     style = styles.get(scheme)
     if style is None:
-        raise NoPluginForSchemeError(f"no installed plugin for scheme: {scheme}://", hint=_install_hint(scheme))
+        raise no_plugin_error(scheme)
     rest = text[len(scheme) + len("://") :]
     if not rest:
-        raise InvalidUriError(f"nothing after the scheme: {text!r}")
+        raise InvalidUriError(f"nothing after the scheme: {_shown(text)!r}")
     return _PARSERS[style](scheme, rest)
 
 
@@ -70,11 +71,18 @@ def without_file(uri: ModelUri) -> ModelUri:
     return ModelUri(scheme=uri.scheme, location=uri.location, revision=uri.revision, style=uri.style)
 
 
-def _install_hint(scheme: str) -> str:
+def no_plugin_error(scheme: str) -> NoPluginForSchemeError:
+    """Return the error for a scheme that no plugin owns; its hint names the distribution to install."""
     distribution = KNOWN_SCHEMES.get(scheme)
-    if distribution is None:
-        return f"install the plugin that brings {scheme}://, or check the spelling (nim-llm plugins list)"
-    return f"pip install {distribution}"
+    hint = f"install the plugin that brings {scheme}://, or check the spelling (nim-llm plugins list)"
+    if distribution is not None:
+        hint = f"pip install {distribution}"
+    return NoPluginForSchemeError(f"no installed plugin for scheme: {scheme}://", hint=hint)
+
+
+def _shown(text: str) -> str:
+    """Return a URI that is not one, without what may be a password."""
+    return _USERINFO.sub("***@", text)
 
 
 def _split_file(scheme: str, rest: str) -> tuple[str, str | None]:
@@ -84,7 +92,8 @@ def _split_file(scheme: str, rest: str) -> tuple[str, str | None]:
         return before, None
     if not after.startswith("file="):
         raise InvalidUriError(
-            f"unknown query in URI: {scheme}://{rest}", hint=f"{scheme}:// knows one query: {_FILE_QUERY}PATH, literal"
+            f"unknown query in URI: {_shown(f'{scheme}://{before}')}?{after.partition('=')[0]}",
+            hint=f"{scheme}:// knows one query: {_FILE_QUERY}PATH, literal",
         )
     return before, check_relative_path(after.removeprefix("file="))
 
@@ -94,11 +103,13 @@ def _parse_repository(scheme: str, rest: str) -> ModelUri:
     location, colon, revision = before.partition(":")
     if colon and (not revision or ":" in revision):
         raise InvalidUriError(
-            f"bad revision in URI: {scheme}://{rest}", hint=f"the form is {scheme}://ORG/MODEL:REVISION?file=PATH"
+            f"bad revision in URI: {_shown(f'{scheme}://{rest}')}",
+            hint=f"the form is {scheme}://ORG/MODEL:REVISION?file=PATH",
         )
-    if not all(location.split("/")) or "@" in location:
+    if not all(location.split("/")) or "@" in location or "@" in before.partition("/")[0]:
         raise InvalidUriError(
-            f"bad repository in URI: {scheme}://{rest}", hint=f"the form is {scheme}://ORG/MODEL:REVISION?file=PATH"
+            f"bad repository in URI: {_shown(f'{scheme}://{rest}')}",
+            hint=f"the form is {scheme}://ORG/MODEL:REVISION?file=PATH",
         )
     check_relative_path(location)
     return ModelUri(scheme=scheme, location=location, revision=revision or None, file=file, style=UriStyle.REPOSITORY)

@@ -1,0 +1,134 @@
+"""
+Names in the cache, version 1::
+
+    <cache path>/
+      <root>/                            such as s3/hub; one per kind of source
+        <repo>/                          such as models--org--name
+          blobs/<name>                   verified bytes, named by content or as the source wants
+          snapshots/<snapshot>/<path>    relative link to a blob
+          refs/<ref>                     name of the snapshot that a branch or the like resolved to
+      receipts/<id>.json                 what a profile or URI consists of, and how it was verified
+      manifests/                         parsed forms of manifests
+      tmp/                               partials and their journals
+
+Nothing under ``blobs``, ``snapshots`` or ``receipts`` is ever incomplete. Links are relative: the tree may be moved.
+Below a ``<root>`` no link is followed while folders are made; the root itself may be one, as an administrator may have
+put it on another volume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from attrs import frozen
+
+from nim_core.errors import CacheError, CachePermissionError
+from nim_core.types import CacheKey, ModelUri, UriStyle, check_relative_path
+
+__all__ = ["Layout", "default_key", "make_folder"]
+
+
+@frozen
+class Layout:
+    """Paths of one cache; ``path`` is its folder."""
+
+    path: Path
+
+    @property
+    def receipts(self) -> Path:
+        """Folder of receipts."""
+        return self.path / "receipts"
+
+    @property
+    def manifests(self) -> Path:
+        """Folder of parsed manifests."""
+        return self.path / "manifests"
+
+    @property
+    def partials(self) -> Path:
+        """Folder of partials."""
+        return self.path / "tmp"
+
+    def root(self, key: CacheKey) -> Path:
+        """Folder of all repositories of a kind of source."""
+        return self.path / key.root
+
+    def repo(self, key: CacheKey) -> Path:
+        """Folder of one repository."""
+        return self.root(key) / key.repo
+
+    def blob(self, key: CacheKey, name: str) -> Path:
+        """File of one blob."""
+        return self.repo(key) / "blobs" / name
+
+    def snapshot(self, key: CacheKey) -> Path:
+        """Folder of one snapshot."""
+        return self.repo(key) / "snapshots" / key.snapshot
+
+    def relative(self, path: Path) -> str:
+        """Return ``path`` as receipts have it: relative to the cache where it is inside, else absolute."""
+        return str(path.relative_to(self.path)) if path.is_relative_to(self.path) else str(path)
+
+
+def default_key(uri: ModelUri, pinned: str | None) -> CacheKey:
+    """Return where files of ``uri`` live when its source does not say otherwise."""
+    location = uri.location.strip("/")
+    repo = location if uri.style is UriStyle.REPOSITORY else location.partition("/")[0]
+    refs = (uri.revision,) if pinned and uri.revision and uri.revision != pinned else ()
+    return CacheKey(
+        root=f"{uri.scheme}/hub",
+        repo="models--" + "--".join(quote(part, safe="+@=~") for part in repo.split("/")),
+        snapshot=quote(pinned or uri.revision or "current", safe="+@=~"),
+        refs=refs,
+    )
+
+
+def make_folder(base: Path, relative: str) -> Path:
+    """
+    Make the folder ``relative`` below ``base``, following no link below ``base``, and return it.
+
+    Raises:
+        CachePermissionError: This user may not; the message names user and folder.
+        CacheError: Something else is in the way, such as a link or a file.
+    """
+    if relative:
+        check_relative_path(relative)
+    handles: list[int] = []
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        handles.append(os.open(base, os.O_DIRECTORY | os.O_CLOEXEC))
+        for name in relative.split("/") if relative else ():
+            handles.append(_enter(handles[-1], name))
+    except OSError as exc:
+        raise folder_error(exc, base / relative) from exc
+    finally:
+        for handle in handles:
+            os.close(handle)
+    return base / relative
+
+
+def _enter(parent: int, name: str) -> int:
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.mkdir(name, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
+
+
+def folder_error(exc: OSError, path: Path) -> CacheError:
+    """Return the error for a folder that cannot be made or written."""
+    if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        why = "read-only file system" if exc.errno == errno.EROFS else "permission denied"
+        return CachePermissionError(
+            f"cannot write the cache as uid {os.getuid()}, gid {os.getgid()}: {path}: {why}",
+            hint="make the folder writable for this user, or set NIM_CACHE_PATH (or --model-cache-path) to one that is",
+        )
+    if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
+        return CacheError(f"not a folder of the cache's own: {path}", hint="remove what is there, or use another cache")
+    return CacheError(f"cannot use the cache: {path}: {(exc.strerror or str(exc)).lower()}")

@@ -1,0 +1,234 @@
+"""The part of a download that talks to sources: listings, what the cache has, plan, engine, cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from nim_core.cache.index import ReceiptIndex
+from nim_core.cache.space import check_space, partial_bytes, probe
+from nim_core.cache.store import Store
+from nim_core.download import DownloadOptions, Fetched, Missing, Run
+from nim_core.plan import Fetch, Plan, Present, Wanted
+from nim_core.resolve import Resolver
+from nim_core.transfer.control import control_client
+from nim_core.transfer.engine import Engine, EngineOptions
+from nim_core.transfer.jobs import Job, Verified
+from nim_core.transfer.network import NetworkConfig, network_config
+from nim_core.transfer.retry import retry_policy
+from nim_core.transfer.streams import digest_file
+from nim_core.transfer.workers import map_threads
+from nim_core.types import Digest, ModelUri, TransferEvent, UriStyle
+
+__all__ = ["fetch_missing"]
+
+
+def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run) -> Fetched:
+    """
+    Fetch what is missing.
+
+    Args:
+        missing: Files, and model URIs to list.
+        known: Files that are known to be right without asking.
+        run: What the download works with.
+
+    Raises:
+        NimError: As :func:`nim_core.download.download`.
+    """
+    network = network_config(run.settings, _endpoints(missing, run))
+    with control_client(network, retry_policy(run.settings)) as http, closing(Resolver(run.registry, http)) as resolver:
+        run.observer.phase("listing")
+        expanded = {uri: resolver.expand(uri) for uri in missing.unlisted}
+        wanted = [*missing.wanted, *(item for items in expanded.values() for item in items)]
+        fetches = resolver.fetches(wanted, verify=run.options.verify)
+        run.observer.phase("verifying")
+        here = _already_here(fetches, wanted, resolver, run)
+        plan = Plan(
+            fetches=tuple(fetch for identity, fetch in fetches.items() if identity not in here),
+            present=(*known.values(), *here.values()),
+        )
+        run.observer.planned(plan)
+        run.observer.phase("fetching")
+        carrier = _Carrier(run, resolver, network)
+        new = carrier.carry(plan.fetches) if plan.fetches else {}
+    return Fetched(
+        expanded=expanded,
+        present={**here, **new},
+        new=frozenset(new),
+        plan=plan,
+        bytes_fetched=carrier.bytes_received,
+    )
+
+
+def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
+    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs."""
+    variables = run.settings.read(run.registry.declared_variables)
+    for variable in variables.declared:
+        if variable.kind == "url" and variables.is_set(variable.name):
+            yield variables.text(variable.name) or ""
+    for uri in (*missing.unlisted, *(item.uri for item in missing.wanted)):
+        if uri.style is UriStyle.OBJECT and uri.scheme in {"http", "https"}:
+            yield str(uri)
+
+
+# ------------------------------------------------------------------------------------------------ what is here already
+def _already_here(
+    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Resolver, run: Run
+) -> dict[ModelUri, Present]:
+    local = resolver.local_paths(fetches)
+    checks = [partial(_outside, fetches[identity], path, run.options) for identity, path in local.items()]
+    if not run.options.force:
+        rest = {item.uri: item for item in wanted if item.uri not in local}
+        checks += [partial(_inside, fetches[identity], item, run) for identity, item in rest.items()]
+    found = map_threads("nim-verify", lambda check: check(), checks, os.cpu_count() or 1)
+    return {present.identity: present for present in found if present is not None}
+
+
+def _outside(fetch: Fetch, path: Path, options: DownloadOptions) -> Present | None:
+    """Return a file that is used from where it is; None leaves it, and the error about it, to the engine."""
+    expected = fetch.file.digests if options.verify else ()
+    digests = digest_file(path, expected, _never)[1] if expected else ()
+    if not _holds(expected, digests):
+        return None
+    stat = path.stat()
+    return Present(
+        identity=fetch.identity, blob=path, link=None, size=stat.st_size, mtime_ns=stat.st_mtime_ns, digests=digests
+    )
+
+
+def _inside(fetch: Fetch, wanted: Wanted, run: Run) -> Present | None:
+    """Return a file of the cache, after reading it; None when it is not there or not what is wanted."""
+    for blob in _candidates(fetch, wanted, run):
+        expected = _expected(fetch, wanted, run.index)
+        if not expected or not _has_size(blob, fetch.file.size):
+            continue
+        size, digests = digest_file(blob, expected, _never)
+        if _holds(expected, digests):
+            link = Store(run.layout).link(fetch, blob)
+            return Present(
+                identity=fetch.identity,
+                blob=blob,
+                link=link,
+                size=size,
+                mtime_ns=blob.stat().st_mtime_ns,
+                digests=digests,
+            )
+    return None
+
+
+def _candidates(fetch: Fetch, wanted: Wanted, run: Run) -> Iterable[Path]:
+    """Yield blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's."""
+    seen: set[Path] = set()
+    layout = run.layout
+    names = [fetch.file.blob_name, *(digest.value for digest in fetch.file.digests)]
+    known = run.index.find(wanted, "")
+    for path in (
+        layout.snapshot(fetch.key) / fetch.file.path,
+        *(layout.blob(fetch.key, name) for name in names if name),
+        *((layout.path / known.blob,) if known is not None else ()),
+    ):
+        real = Path(os.path.realpath(path))
+        if real not in seen and real.is_file():
+            seen.add(real)
+            yield real
+
+
+def _expected(fetch: Fetch, wanted: Wanted, index: ReceiptIndex) -> tuple[Digest, ...]:
+    """
+    Return what a cached file has to be checked against.
+
+    What source and manifest promise; where they promise nothing and the name never gets another content, what the file
+    was seen to have when it was fetched.
+    """
+    if fetch.file.digests or not fetch.pinned:
+        return fetch.file.digests
+    known = index.find(wanted, "")
+    return known.digests if known is not None else ()
+
+
+def _has_size(path: Path, size: int | None) -> bool:
+    return size is None or path.stat().st_size == size
+
+
+def _holds(expected: Iterable[Digest], found: Iterable[Digest]) -> bool:
+    computed = {digest.algorithm: digest for digest in found}
+    return all(computed.get(digest.algorithm, digest) == digest for digest in expected)
+
+
+def _never() -> bool:
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------- fetching them
+class _Carrier:
+    """Has the engine fetch files and puts them into the cache."""
+
+    def __init__(self, run: Run, resolver: Resolver, network: NetworkConfig) -> None:
+        self._run = run
+        self._resolver = resolver
+        self._network = network
+        self._store = Store(run.layout)
+        self._present: dict[ModelUri, Present] = {}
+        self._fetches: dict[str, Fetch] = {}
+        self.bytes_received = 0
+
+    def carry(self, fetches: Sequence[Fetch]) -> dict[ModelUri, Present]:
+        """Fetch, verify and publish ``fetches``; return where they are."""
+        jobs = [self._job(fetch) for fetch in fetches]
+        self._preflight(jobs)
+        engine = Engine(
+            options=self._engine_options(),
+            network=self._network,
+            folder=self._run.layout.partials,
+            publish=self._publish,
+            emit=self._emit,
+        )
+        try:
+            engine.run(jobs)
+        finally:
+            self.bytes_received = engine.bytes_received
+        return self._present
+
+    def _job(self, fetch: Fetch) -> Job:
+        text = "\n".join([fetch.identity.display, *sorted(str(digest) for digest in fetch.file.digests)])
+        job_id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        self._fetches[job_id] = fetch
+        return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))
+
+    def _preflight(self, jobs: Sequence[Job]) -> None:
+        variables = self._run.settings.variables
+        probe(self._run.layout, variables.number("NIM_CACHE_PROBE_TIMEOUT") or 60.0)
+        needed = sum(max(0, (job.file.size or 0) - partial_bytes(self._run.layout, job.id)) for job in jobs)
+        check_space(self._run.layout.partials, needed, len(jobs))
+
+    def _engine_options(self) -> EngineOptions:
+        variables = self._run.settings.variables
+        retries = variables.number("NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT")
+        return EngineOptions(
+            retries=int(retries or 0),
+            backoff=(variables.number("NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS") or 0.0) / 1000,
+            verify=self._run.options.verify,
+            user_agent=f"nim-core/{version('nim-core')}",
+        )
+
+    def _emit(self, event: TransferEvent) -> None:
+        self._run.observer.event(event)
+        self._run.registry.notify(event)
+
+    def _publish(self, batch: Sequence[Verified]) -> None:
+        for stored in self._store.publish((self._fetches[item.job.id], item) for item in batch):
+            verified = stored.verified
+            self._present[stored.fetch.identity] = Present(
+                identity=stored.fetch.identity,
+                blob=stored.blob,
+                link=stored.link,
+                size=verified.size,
+                mtime_ns=stored.blob.stat().st_mtime_ns,
+                digests=verified.digests,
+                host=verified.host,
+            )

@@ -1,0 +1,174 @@
+"""Asking sources: which files there are, and where each one's bytes are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve
+
+from nim_core.cache.layout import default_key
+from nim_core.errors import DigestMismatchError, NotFoundError, SourceError
+from nim_core.plan import Fetch, Wanted
+from nim_core.registry import Registry
+from nim_core.transfer.workers import map_threads
+from nim_core.types import (
+    CachePlacement,
+    Digest,
+    Listing,
+    LocalObject,
+    Location,
+    ModelUri,
+    RemoteFile,
+    Source,
+    UriStyle,
+)
+from nim_core.uris import without_file
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Resolver"]
+
+_THREADS: Final = 8
+
+
+class Resolver:
+    """
+    Asks the sources of a run; each is opened once, on first use.
+
+    Args:
+        registry: Knows who owns a scheme.
+        http: Client for control requests.
+    """
+
+    def __init__(self, registry: Registry, http: httpx.Client) -> None:
+        self._registry = registry
+        self._http = http
+        self._sources: dict[str, Source] = {}
+        self._listings: dict[ModelUri, Listing] = {}
+
+    def close(self) -> None:
+        """Close every source; what one raises does not keep the others open."""
+        for source in self._sources.values():
+            with contextlib.suppress(Exception):
+                source.close()
+
+    def expand(self, uri: ModelUri) -> tuple[Wanted, ...]:
+        """Return every file that a model URI names. Raises NotFoundError when there is none."""
+        listing = self._listing(_listed(uri))
+        files = listing.files if uri.file is None else (_named(listing, uri),)
+        if not files:
+            raise NotFoundError("nothing there", uri=uri.display)
+        return tuple(Wanted(path=file.path, uri=_identity(listing, file)) for file in files)
+
+    def fetches(self, wanted: Iterable[Wanted], *, verify: bool) -> dict[ModelUri, Fetch]:
+        """
+        Return how to fetch each wanted file, by its identity.
+
+        Args:
+            wanted: Files; the same one may be wanted more than once.
+            verify: Whether the manifest's digests count.
+
+        Raises:
+            NotFoundError: A source does not have a file.
+            DigestMismatchError: A source has another content than a manifest promises, as its listing shows.
+        """
+        items = list(wanted)
+        uris = list(dict.fromkeys(_listed(item.uri) for item in items))
+        for uri in uris:
+            self._source(uri)
+        map_threads("nim-list", self._listing, uris, _THREADS)
+        result: dict[ModelUri, Fetch] = {}
+        for item in items:
+            result[item.uri] = self._fetch(item, verify=verify)
+        return result
+
+    def locate(self, fetch: Fetch) -> Location:
+        """Ask where the bytes of a file are now."""
+        return self._source(fetch.uri).locate(fetch.uri, fetch.file)
+
+    def local_paths(self, fetches: Mapping[ModelUri, Fetch]) -> dict[ModelUri, Path]:
+        """Return the files that are on this machine already, of sources whose URIs are paths."""
+        found: dict[ModelUri, Path] = {}
+        for identity, fetch in fetches.items():
+            if identity.style is UriStyle.PATH:
+                location = self.locate(fetch)
+                if isinstance(location, LocalObject):
+                    found[identity] = location.path
+        return found
+
+    def _source(self, uri: ModelUri) -> Source:
+        if uri.scheme not in self._sources:
+            self._sources[uri.scheme] = self._registry.open_source(uri.scheme, self._http)
+        return self._sources[uri.scheme]
+
+    def _listing(self, uri: ModelUri) -> Listing:
+        if uri not in self._listings:
+            self._listings[uri] = self._source(uri).list_files(uri)
+        return self._listings[uri]
+
+    def _fetch(self, wanted: Wanted, *, verify: bool) -> Fetch:
+        uri = _listed(wanted.uri)
+        listing = self._listing(uri)
+        file = _named(listing, wanted.uri)
+        promised = wanted.digest if verify else None
+        source = self._source(uri)
+        place = source.cache_key if isinstance(source, CachePlacement) else default_key
+        return Fetch(
+            identity=wanted.uri,
+            uri=uri,
+            file=_promised(file, promised, wanted.uri),
+            key=place(uri, listing.pinned),
+            pinned=listing.pinned is not None,
+        )
+
+
+def _listed(uri: ModelUri) -> ModelUri:
+    """Return the URI whose listing has the file of ``uri``."""
+    return uri if uri.style is UriStyle.OBJECT else without_file(uri)
+
+
+def _identity(listing: Listing, file: RemoteFile) -> ModelUri:
+    if listing.uri.style is not UriStyle.OBJECT:
+        return evolve(listing.uri, file=file.path)
+    if len(listing.files) == 1:
+        return listing.uri
+    return evolve(listing.uri, location=f"{listing.uri.location.rstrip('/')}/{file.path}")
+
+
+def _named(listing: Listing, uri: ModelUri) -> RemoteFile:
+    """Return the one file of a listing that ``uri`` names."""
+    if uri.style is UriStyle.OBJECT:
+        if len(listing.files) != 1:
+            raise SourceError(f"not one file but {len(listing.files)}", uri=uri.display)
+        return listing.files[0]
+    for file in listing.files:
+        if file.path == uri.file or (uri.file is None and len(listing.files) == 1):
+            return file
+    raise NotFoundError(f"no such file: {uri.display}", uri=uri.display, hint=_similar(listing.files, uri.file))
+
+
+def _similar(files: Sequence[RemoteFile], name: str | None) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name or "", [file.path for file in files], n=3)
+    if close:
+        return f"did you mean {' or '.join(close)}"
+    return f"the source lists {len(files)} files, this is none of them"
+
+
+def _promised(file: RemoteFile, digest: Digest | None, uri: ModelUri) -> RemoteFile:
+    """Return ``file`` with what the manifest promises first among its digests."""
+    if digest is None:
+        return file
+    for listed in file.digests:
+        if listed.algorithm == digest.algorithm and listed != digest:
+            raise DigestMismatchError(
+                f"wrong content of {uri.display}: source lists {listed}, manifest has {digest}",
+                hint="the file was replaced at its source, or the manifest belongs to another version",
+            )
+    others = tuple(listed for listed in file.digests if listed != digest)
+    return evolve(file, digests=(digest, *others))

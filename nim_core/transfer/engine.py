@@ -1,0 +1,585 @@
+"""
+The engine: brings files here, verified, over one bounded pool of connections.
+
+All decisions are taken on the thread that calls :meth:`Engine.run`; everything else (libcurl's loop, hashing, asking
+sources, publishing) runs on threads of its own and posts what happened to it. Largest files begin first; parts of a
+file are asked for in order, not further ahead of its digest than a window.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import resource
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+
+from nim_core.errors import DigestMismatchError, NimError, SizeMismatchError, SourceError
+from nim_core.transfer.curl import CurlLoop, Ended, Request, Timeouts
+from nim_core.transfer.digests import StreamDigest, algorithms_to_check
+from nim_core.transfer.frontier import Frontier, HashPool
+from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
+from nim_core.transfer.journal import open_partial
+from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
+from nim_core.transfer.outcomes import Decision, Next, decide
+from nim_core.transfer.retry import backoff_seconds
+from nim_core.transfer.sinks import FileSink, MemorySink
+from nim_core.transfer.storage import storage_error
+from nim_core.transfer.streams import copy_stream, digest_file
+from nim_core.transfer.workers import Batcher, Workers
+from nim_core.types import Digest, HttpObject, LocalObject, Location, Secret, StreamObject, TransferEvent
+from nim_core.types.events import EventKind
+
+__all__ = ["Engine", "EngineOptions"]
+
+_TICK_SECONDS: Final = 0.2
+_WINDOW_BYTES: Final = 1 << 30
+"""How far beyond the digest's frontier a part may begin, so that the bytes are still in the page cache then."""
+
+_AHEAD: Final = 2
+"""Files per connection that are located before a connection is free for them."""
+
+_MAX_WAIT_SECONDS: Final = 300.0
+_MAX_RESTARTS: Final = 2
+_MAX_REPAIRS: Final = 2
+_FILE_RETRIES: Final = 8
+"""Retries of a file in all, as a multiple of those of one part."""
+
+_PUBLISH_BATCH: Final = 256
+_SHUTDOWN_SECONDS: Final = 0.3
+_FILE_HANDLES: Final = 65536
+
+
+@frozen(kw_only=True)
+class EngineOptions:
+    """
+    Limits of a run.
+
+    Attributes:
+        connections: Requests under way at once.
+        retries: Retries of one part without progress before the run fails.
+        backoff: Seconds before the first retry.
+        hash_threads: Threads that compute digests.
+        locate_threads: Threads that ask sources.
+        verify: Whether expected digests are compared.
+        timeouts: Limits of one request.
+        user_agent: Sent with each request.
+    """
+
+    connections: int = 8
+    retries: int = 8
+    backoff: float = 0.5
+    hash_threads: int = max(2, os.cpu_count() or 1)
+    locate_threads: int = 8
+    verify: bool = True
+    timeouts: Timeouts = field(factory=Timeouts)
+    user_agent: str = "nim-core"
+
+
+@frozen(kw_only=True)
+class Flight:
+    """A request under way for a part, and how many bytes of the part there were before it."""
+
+    task: FileTask
+    part: Part
+    sink: FileSink | MemorySink
+    request: Request
+    before: int
+
+
+class Engine:
+    """
+    Fetches files.
+
+    Args:
+        options: Limits.
+        network: Proxy, trust and address rules.
+        folder: Where partials are kept; on the file system of the cache's blobs.
+        publish: Makes verified files visible; called on one thread, with all that have gathered.
+        emit: Hears of everything; called on the thread of :meth:`run`.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: EngineOptions,
+        network: NetworkConfig,
+        folder: Path,
+        publish: Callable[[Sequence[Verified]], None],
+        emit: Callable[[TransferEvent], None],
+    ) -> None:
+        self._options = options
+        self._network = network
+        self._folder = folder
+        self._publish = publish
+        self._emit = emit
+        self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: deque[FileTask] = deque()
+        self._active: list[FileTask] = []
+        self._frontiers: dict[FileTask, Frontier] = {}
+        self._host_pause: dict[str, float] = {}
+        self._in_flight = 0
+        self._locating = 0
+        self._unfinished = 0
+        self._error: BaseException | None = None
+        self._stopping = False
+        self._next_tick = 0.0
+        self.bytes_received = 0
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """
+        Fetch all files; returns when each has been published.
+
+        Raises:
+            NimError: The first file that could not be had, or what ``publish`` raised. Partials are kept.
+            KeyboardInterrupt: As it came; partials are kept.
+        """
+        tasks = [FileTask(job, job.file.size) for job in jobs]
+        tasks.sort(key=lambda task: (task.size is not None, -(task.size or 0)))
+        self._waiting.extend(tasks)
+        self._unfinished = len(tasks)
+        _raise_handle_limit()
+        failed = partial(self._post_failure, None)
+        self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent)
+        self._hashing = HashPool(self._options.hash_threads, failed)
+        self._locators = Workers("nim-locate", self._options.locate_threads, failed)
+        self._publisher: Batcher[tuple[FileTask, Verified]] = Batcher(
+            "nim-publish", _PUBLISH_BATCH, self._publish_batch, failed
+        )
+        try:
+            self._work()
+        finally:
+            self._shutdown(tasks)
+
+    def _work(self) -> None:
+        while self._unfinished:
+            self._fill()
+            self._drain()
+            self._tick()
+            if self._error is not None:
+                raise self._error
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._events.get(timeout=self._patience())()
+            while True:
+                self._events.get_nowait()()
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        waits = [part.not_before - now for task in self._active for part in task.parts[task.cursor :][:64]]
+        return max(0.001, min([_TICK_SECONDS, *(wait for wait in waits if wait > 0)]))
+
+    def _post_failure(self, task: FileTask | None, exc: BaseException) -> None:
+        self._events.put(lambda: self._fail(task, exc))
+
+    def _fail(self, task: FileTask | None, exc: BaseException) -> None:
+        if self._error is not None or self._stopping:
+            return
+        error: BaseException = storage_error(exc, self._folder) if isinstance(exc, OSError) else exc
+        if error is not exc:
+            error.__cause__ = exc
+        if task is not None and isinstance(error, SourceError) and error.uri is None:
+            error.uri = task.job.identity.display
+        if task is not None:
+            self._tell(task, "failed", reason=str(error))
+        self._error = error
+
+    def _shutdown(self, tasks: Sequence[FileTask]) -> None:
+        self._stopping = True
+        self._loop.stop(_SHUTDOWN_SECONDS)
+        self._locators.stop(0.0)
+        self._hashing.stop(_SHUTDOWN_SECONDS)
+        self._publisher.stop(_SHUTDOWN_SECONDS)
+        for task in tasks:
+            if task.partial is not None and task.stage is not Stage.DONE:
+                task.partial.close()
+
+    # ------------------------------------------------------------------------------------------ which request is next
+    def _fill(self) -> None:
+        while self._in_flight < self._options.connections:
+            pick = self._pick()
+            if pick is None:
+                break
+            self._request(*pick)
+        ahead = self._options.connections * _AHEAD
+        while self._waiting and self._locating + len(self._active) < ahead:
+            self._locate(self._waiting.popleft())
+
+    def _pick(self) -> tuple[FileTask, Part] | None:
+        now = time.monotonic()
+        for task in self._active:
+            if task.stage is not Stage.FETCHING or task.stale or self._host_pause.get(task.host, 0.0) > now:
+                continue
+            frontier = self._frontiers.get(task)
+            limit = _WINDOW_BYTES + (frontier.position if frontier else 0)
+            part = task.next_part(now, limit)
+            if part is not None:
+                return task, part
+        return None
+
+    # ----------------------------------------------------------------------------------------------- asking the source
+    def _locate(self, task: FileTask) -> None:
+        task.stage = Stage.LOCATING
+        self._locating += 1
+
+        def ask() -> None:
+            try:
+                location = task.job.locate()
+            except BaseException as exc:  # noqa: BLE001 - posted to the deciding thread
+                self._post_failure(task, exc)
+            else:
+                self._events.put(lambda: self._located(task, location))
+
+        self._locators.submit(ask)
+
+    def _located(self, task: FileTask, location: Location) -> None:
+        self._locating -= 1
+        if isinstance(location, LocalObject):
+            self._hashing.submit(lambda: self._check_local(task, location.path))
+            return
+        first_time = task not in self._active
+        if isinstance(location, HttpObject):
+            self._take_location(task, location)
+        else:
+            task.single = True
+        if first_time:
+            self._active.append(task)
+            self._begin(task)
+        task.stage = Stage.FETCHING
+        if isinstance(location, StreamObject):
+            self._start_stream(task, location)
+        elif task.size == 0:
+            self._finish_small(task, b"")
+
+    def _take_location(self, task: FileTask, location: HttpObject) -> None:
+        url = location.url.reveal()
+        check_host(self._network, url)
+        task.source, task.url, task.headers, task.hops = location, location.url, location.headers, 0
+        task.host = origin(url).host
+        if task.size is None:
+            task.size = location.size
+        if location.ranges is False:
+            task.single = task.unranged = True
+        task.validator = task.validator or location.validator
+
+    def _begin(self, task: FileTask) -> None:
+        """Open the partial of a file that has been located for the first time, and take over what is in it."""
+        if not task.small:
+            task.partial = open_partial(self._folder, task.job.id)
+            if task.size is not None:
+                task.partial.begin(task.record())
+        task.adopt()
+        task.reported = task.received
+        self._follow(task)
+        self._tell(task, "started", bytes_=task.received)
+
+    def _follow(self, task: FileTask) -> None:
+        """Have a new digest follow the bytes of a file."""
+        if task.small:
+            return
+        frontier = Frontier(
+            task,
+            damaged=lambda part: self._events.put(lambda: self._damaged(task, part)),
+            finished=lambda digests: self._events.put(lambda: self._hashed(task, frontier, digests)),
+        )
+        self._frontiers[task] = frontier
+        self._hashing.poke(frontier)
+
+    # ------------------------------------------------------------------------------------------------------- requests
+    def _request(self, task: FileTask, part: Part) -> None:
+        whole = task.single or len(task.parts) == 1
+        request = Request(
+            url=task.url,
+            headers=task.headers,
+            first=part.offset + part.done,
+            last=None if whole else part.last,
+            fresh=task.fresh,
+            multiplex=task.small,
+        )
+        flight = self._take_off(task, part, request)
+        self._loop.submit(request, flight.sink, partial(self._post_end, flight))
+
+    def _take_off(self, task: FileTask, part: Part, request: Request) -> Flight:
+        sink: FileSink | MemorySink
+        if task.partial is None:
+            sink = MemorySink(task, part)
+        else:
+            sink = FileSink(task, part, task.partial.data, partial(self._hashing.poke, self._frontiers[task]))
+        sink.expect(request.first, request.last)
+        part.in_flight = True
+        self._in_flight += 1
+        return Flight(task=task, part=part, sink=sink, request=request, before=part.done)
+
+    def _start_stream(self, task: FileTask, stream: StreamObject) -> None:
+        flight = self._take_off(task, task.parts[0], Request(url=Secret("")))
+
+        def copy() -> None:
+            self._post_end(flight, copy_stream(stream, flight.sink, lambda: self._stopping))
+
+        self._locators.submit(copy)
+
+    def _post_end(self, flight: Flight, ended: Ended) -> None:
+        self._events.put(lambda: self._ended(flight, ended))
+
+    def _ended(self, flight: Flight, ended: Ended) -> None:
+        task, part, sink = flight.task, flight.part, flight.sink
+        part.in_flight = False
+        self._in_flight -= 1
+        self.bytes_received += sink.received
+        if task.stale:
+            self._restart_when_idle(task)
+            return
+        if part.done > flight.before:
+            part.failures = task.relocations = 0
+        whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
+        decision = decide(ended, refusal=sink.refusal, whole=whole, host=task.host, now=time.time())
+        self._steps[decision.next](self, flight, decision)
+
+    # ----------------------------------------------------------------------------------------- what a request led to
+    def _done(self, flight: Flight, _decision: Decision) -> None:
+        task, part = flight.task, flight.part
+        if part.length is None:
+            task.size = part.length = part.done
+        if isinstance(flight.sink, MemorySink):
+            self._finish_small(task, bytes(flight.sink.data))
+            return
+        task.finish_part(part)
+        self._hashing.poke(self._frontiers[task])
+
+    def _redirected(self, flight: Flight, decision: Decision) -> None:
+        task, request = flight.task, flight.request
+        if request.url != task.url:
+            return
+        if task.hops >= MAX_REDIRECTS:
+            self._fail(task, SourceError(f"too many redirects: {task.host}"))
+            return
+        here = request.url.reveal()
+        there = allowed_redirect(self._network, here, decision.location)
+        task.headers = headers_across(task.headers, here, there)
+        task.url, task.host, task.hops = Secret(there), origin(there).host, task.hops + 1
+
+    def _relocate(self, flight: Flight, decision: Decision) -> None:
+        """Ask the source once more; the same answer again is final."""
+        task = flight.task
+        if flight.request.url != task.url or task.stage is Stage.LOCATING:
+            return
+        if task.relocations:
+            self._give_up(flight, decision)
+            return
+        task.relocations += 1
+        self._tell_of(flight, "retry", decision)
+        self._locate(task)
+
+    def _single(self, flight: Flight, decision: Decision) -> None:
+        flight.task.single = flight.task.unranged = True
+        self._restart(flight, decision)
+
+    def _restart(self, flight: Flight, decision: Decision) -> None:
+        task = flight.task
+        task.restarts += 1
+        if task.restarts > _MAX_RESTARTS:
+            self._give_up(flight, decision)
+            return
+        task.validator = task.source.validator if task.source else None
+        self._start_over(task, str(decision.error))
+
+    def _start_over(self, task: FileTask, reason: str) -> None:
+        """Forget all bytes of a file and begin again, as soon as no request writes to it any more."""
+        self._tell(task, "restart", bytes_=-task.reported, reason=reason)
+        task.reported = 0
+        task.generation += 1
+        task.stale = True
+        self._restart_when_idle(task)
+
+    def _restart_when_idle(self, task: FileTask) -> None:
+        if not task.in_flight:
+            task.begin_parts()
+            task.stage = Stage.FETCHING
+            self._follow(task)
+
+    def _retry(self, flight: Flight, decision: Decision) -> None:
+        task, part = flight.task, flight.part
+        part.failures += 1
+        task.failures += 1
+        limit = self._options.retries
+        if part.failures > limit or task.failures > limit * _FILE_RETRIES or (decision.delay or 0) > _MAX_WAIT_SECONDS:
+            self._give_up(flight, decision)
+            return
+        now = time.monotonic()
+        if decision.delay is not None:
+            self._host_pause[task.host] = now + decision.delay
+        delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
+        part.not_before = now + delay
+        self._tell_of(flight, "retry", decision, delay)
+        if task.source is None:
+            self._locate(task)
+        if task.unranged and part.done:
+            self._start_over(task, "the server sends whole files only")
+
+    def _give_up(self, flight: Flight, decision: Decision) -> None:
+        self._fail(flight.task, decision.error or SourceError(f"failed too often: {flight.task.host}"))
+
+    _steps: Final = {
+        Next.DONE: _done,
+        Next.FOLLOW: _redirected,
+        Next.RELOCATE: _relocate,
+        Next.SINGLE: _single,
+        Next.RESTART: _restart,
+        Next.RETRY: _retry,
+        Next.FAIL: _give_up,
+    }
+
+    # -------------------------------------------------------------------------------------------- digests, publication
+    def _damaged(self, task: FileTask, part: Part) -> None:
+        task.cursor = min(task.cursor, part.number)
+        self._tell(task, "restart", bytes_=-(part.length or 0), offset=part.offset, reason="damaged since the last run")
+        task.reported = task.received
+
+    def _hashed(self, task: FileTask, frontier: Frontier, digests: tuple[Digest, ...]) -> None:
+        if self._frontiers.get(task) is not frontier or task.partial is None:
+            return
+        self._judge(task, task.partial.path, digests)
+
+    def _finish_small(self, task: FileTask, data: bytes) -> None:
+        task.stage = Stage.CHECKING
+        path = self._folder / f"{task.job.id}.{secrets.token_hex(8)}.small"
+
+        def check() -> None:
+            digest = StreamDigest(algorithms_to_check(task.job.file.digests, len(data)), len(data))
+            digest.update(memoryview(data))
+            path.write_bytes(data)
+            self._events.put(lambda: self._judge(task, path, digest.digests()))
+
+        self._hashing.submit(check)
+
+    def _check_local(self, task: FileTask, path: Path) -> None:
+        """Check a file that is on this machine already, where there is something to check it against."""
+        expected = task.job.file.digests if self._options.verify else ()
+        size = path.stat().st_size
+        digests: tuple[Digest, ...] = ()
+        if expected:
+            size, digests = digest_file(path, expected, lambda: self._stopping)
+        task.size = size
+        self._events.put(lambda: self._judge(task, path, digests))
+
+    def _judge(self, task: FileTask, path: Path, digests: tuple[Digest, ...]) -> None:
+        """Compare digests and size with what was promised, then hand the file on or fetch it again."""
+        error = self._mismatch(task, digests)
+        if error is not None:
+            self._repair(task, path, error)
+            return
+        task.stage = Stage.PUBLISHING
+        host = task.host or None
+        verified = Verified(job=task.job, path=path, size=task.size or 0, digests=digests, host=host)
+        self._publisher.put((task, verified))
+
+    def _mismatch(self, task: FileTask, digests: tuple[Digest, ...]) -> NimError | None:
+        listed = task.job.file.size
+        if listed is not None and task.size != listed:
+            return SizeMismatchError(f"size of {task.job.identity.display}: {task.size}, listed as {listed}")
+        computed = {digest.algorithm: digest for digest in digests}
+        for expected in task.job.file.digests if self._options.verify else ():
+            found = computed.get(expected.algorithm)
+            if found is not None and found != expected:
+                where = f" from {task.host}" if task.host else ""
+                return DigestMismatchError(
+                    f"wrong content of {task.job.identity.display}{where}: {found}, not {expected}"
+                )
+        return None
+
+    def _repair(self, task: FileTask, path: Path, error: NimError) -> None:
+        """Fetch wrong content again, on fresh connections, the second time as a single stream; then give up."""
+        task.repairs += 1
+        if task.small:
+            path.unlink(missing_ok=True)
+        if task.repairs > _MAX_REPAIRS or task.source is None:
+            if task.partial is not None:
+                task.partial.discard()
+                task.partial = None
+            self._fail(task, error)
+            return
+        task.fresh = True
+        task.single = task.single or task.repairs == _MAX_REPAIRS
+        self._start_over(task, str(error))
+
+    def _publish_batch(self, batch: list[tuple[FileTask, Verified]]) -> None:
+        self._publish([verified for _, verified in batch])
+        for task, verified in batch:
+            self._events.put(partial(self._published, task, verified))
+
+    def _published(self, task: FileTask, verified: Verified) -> None:
+        task.stage = Stage.DONE
+        self._unfinished -= 1
+        self._frontiers.pop(task, None)
+        if task in self._active:
+            self._active.remove(task)
+        if task.partial is not None:
+            task.partial.discard()
+        self._report(task)
+        self._tell(task, "published", bytes_=verified.size)
+
+    # --------------------------------------------------------------------------------------------------------- telling
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now < self._next_tick:
+            return
+        self._next_tick = now + _TICK_SECONDS
+        for task in self._active:
+            self._report(task)
+            frontier = self._frontiers.get(task)
+            if frontier is not None:
+                self._hashing.poke(frontier)
+
+    def _report(self, task: FileTask) -> None:
+        received = task.received
+        if received > task.reported:
+            self._tell(task, "progress", bytes_=received - task.reported)
+            task.reported = received
+
+    def _tell_of(self, flight: Flight, kind: EventKind, decision: Decision, seconds: float | None = None) -> None:
+        offset = flight.part.offset + flight.part.done
+        self._tell(flight.task, kind, offset=offset, seconds=seconds, reason=str(decision.error))
+
+    def _tell(
+        self,
+        task: FileTask,
+        kind: EventKind,
+        *,
+        bytes_: int | None = None,
+        offset: int | None = None,
+        seconds: float | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self._emit(
+            TransferEvent(
+                kind=kind,
+                uri=task.job.identity.display,
+                file=task.job.file.path,
+                bytes=bytes_,
+                total=task.size,
+                host=task.host or None,
+                offset=offset,
+                seconds=seconds,
+                reason=reason,
+            )
+        )
+
+
+def _raise_handle_limit() -> None:
+    """Allow this process as many open files as it may have; 1024 is too few for large models behind proxies."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILE_HANDLES if hard == resource.RLIM_INFINITY else min(hard, _FILE_HANDLES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

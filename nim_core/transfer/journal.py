@@ -1,0 +1,225 @@
+"""
+Partial files: what survives a crash.
+
+A partial is a folder, named by what is fetched and by who fetches it::
+
+    tmp/<file id>.<owner id>/
+        owner       held locked by the living owner; {"pid", "host"}
+        data        the bytes, at their places
+        journal     one JSON line for the file, then one per finished part
+
+A journal line for a part carries the CRC-32C of its bytes as they came from the network, so no line has to be trusted:
+on resume each part named is read once, which the digest of the whole needs anyway, and one that does not match is
+fetched again. A torn last line ends the journal. A folder whose owner is dead is taken over by renaming it, which one
+process only can succeed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+__all__ = ["FileRecord", "PartRecord", "Partial", "open_partial"]
+
+_FORMAT: Final = 1
+
+
+@frozen(kw_only=True)
+class FileRecord:
+    """
+    What a partial is a partial of.
+
+    Attributes:
+        size: Bytes of the whole file.
+        part_size: Bytes of each part but the last.
+        validator: ETag or the like the parts were fetched under. None when there was none.
+        digests: Digests the whole must have, as text; equal ones make parts from two mirrors fit together.
+    """
+
+    size: int
+    part_size: int
+    validator: str | None
+    digests: tuple[str, ...]
+
+    def fits(self, other: FileRecord) -> bool:
+        """Whether parts fetched under ``other`` can be used for this file."""
+        if (self.size, self.part_size) != (other.size, other.part_size):
+            return False
+        same_content = bool(set(self.digests) & set(other.digests))
+        return same_content or (self.validator is not None and self.validator == other.validator)
+
+
+@frozen(kw_only=True)
+class PartRecord:
+    """A finished part: its number and the CRC-32C of its bytes."""
+
+    number: int
+    crc: int
+
+
+@define
+class Partial:
+    """An open partial that this process owns."""
+
+    folder: Path
+    data: int
+    finished: dict[int, PartRecord] = field(factory=dict)
+    _owner: int = field(default=-1, kw_only=True)
+    _journal: int = field(default=-1, kw_only=True)
+
+    @property
+    def path(self) -> Path:
+        """The data file."""
+        return self.folder / "data"
+
+    def begin(self, record: FileRecord) -> None:
+        """Start the journal for ``record``, keeping finished parts of an earlier one that fits."""
+        earlier, finished = _read_journal(self.folder / "journal")
+        if earlier is not None and record.fits(earlier):
+            self.finished = finished
+        self._rewrite(record)
+        os.ftruncate(self.data, record.size)
+
+    def restart(self, record: FileRecord) -> None:
+        """Forget every finished part."""
+        self.finished = {}
+        self._rewrite(record)
+        os.ftruncate(self.data, 0)
+        os.ftruncate(self.data, record.size)
+
+    def finish_part(self, part: PartRecord) -> None:
+        """Record a finished part, unless the partial never began, its size being unknown."""
+        self.finished[part.number] = part
+        if self._journal >= 0:
+            os.write(self._journal, _line({"part": part.number, "crc": part.crc}))
+
+    def close(self) -> None:
+        """Let go of the partial; it stays for whoever comes next."""
+        for name in ("_journal", "data", "_owner"):
+            handle = getattr(self, name)
+            if handle >= 0:
+                os.close(handle)
+                setattr(self, name, -1)
+
+    def discard(self) -> None:
+        """Close and remove the partial."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _rewrite(self, record: FileRecord) -> None:
+        if self._journal >= 0:
+            os.close(self._journal)
+        temporary = self.folder / "journal.new"
+        head = {
+            "format": _FORMAT,
+            "size": record.size,
+            "part_size": record.part_size,
+            "validator": record.validator,
+            "digests": list(record.digests),
+        }
+        lines = [_line(head), *(_line({"part": p.number, "crc": p.crc}) for p in self.finished.values())]
+        temporary.write_bytes(b"".join(lines))
+        temporary.rename(self.folder / "journal")
+        self._journal = os.open(self.folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+def open_partial(parent: Path, file_id: str) -> Partial:
+    """
+    Open the partial of ``file_id`` below ``parent``: a dead owner's, else a new one.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    for folder in _candidates(parent, file_id):
+        owner = _lock_owner(folder)
+        if owner is None:
+            continue
+        mine = parent / f"{file_id}.{secrets.token_hex(8)}"
+        try:
+            folder.rename(mine)
+        except OSError:
+            os.close(owner)
+            continue
+        _write_owner(owner)
+        return _opened(mine, owner)
+    return _created(parent / f"{file_id}.{secrets.token_hex(8)}")
+
+
+def _candidates(parent: Path, file_id: str) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        yield from sorted(parent.glob(f"{file_id}.*"))
+
+
+def _lock_owner(folder: Path) -> int | None:
+    """Return a handle to the locked owner file. None when its owner lives or the folder is gone."""
+    try:
+        handle = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _created(folder: Path) -> Partial:
+    folder.mkdir(mode=0o700)
+    owner = _lock_owner(folder)
+    if owner is None:
+        raise OSError(f"cannot lock a new partial: {folder}")
+    _write_owner(owner)
+    return _opened(folder, owner)
+
+
+def _opened(folder: Path, owner: int) -> Partial:
+    data = os.open(folder / "data", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    return Partial(folder, data, owner=owner)
+
+
+def _write_owner(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, _line({"pid": os.getpid(), "host": socket.gethostname()}), 0)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _read_journal(path: Path) -> tuple[FileRecord | None, dict[int, PartRecord]]:
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+        head = _file_record(json.loads(lines[0]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None, {}
+    finished: dict[int, PartRecord] = {}
+    for line in lines[1:]:
+        try:
+            value = json.loads(line)
+            part = PartRecord(number=int(value["part"]), crc=int(value["crc"]))
+        except (ValueError, LookupError, TypeError):
+            break
+        finished[part.number] = part
+    return head, finished
+
+
+def _file_record(value: dict[str, Any]) -> FileRecord:
+    if value["format"] != _FORMAT:
+        raise ValueError(f"unknown journal format: {value['format']!r}")
+    return FileRecord(
+        size=int(value["size"]),
+        part_size=int(value["part_size"]),
+        validator=value["validator"],
+        digests=tuple(value["digests"]),
+    )

@@ -1,0 +1,154 @@
+"""Where the body of an answer goes: beneath a file's partial, or into memory for a small file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Final
+
+from nim_core.errors import RemoteChangedError, TransientError
+from nim_core.transfer.curl import Response
+from nim_core.transfer.digests import crc32c
+from nim_core.transfer.jobs import FileTask, Part
+from nim_core.transfer.outcomes import Refusal
+
+__all__ = ["FileSink", "MemorySink", "refusal_of", "strong_etag"]
+
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+_POKE_BYTES: Final = 8 << 20
+
+
+def strong_etag(response: Response) -> str | None:
+    """Return the answer's ETag when it is a strong one, as sent."""
+    etag = response.headers.get("etag", "")
+    return etag if etag and not etag.startswith("W/") else None
+
+
+def refusal_of(response: Response, *, first: int, last: int | None, size: int | None) -> Refusal | None:
+    """
+    Judge an answer with status 200 or 206 by its headers.
+
+    Args:
+        response: The answer.
+        first: First byte asked for; 0 with ``last`` None means that no range was asked for.
+        last: Last byte asked for. None for all that follows.
+        size: Size of the file. None when unknown.
+    """
+    if response.headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
+        return Refusal.ENCODED
+    if response.status == 200:
+        return _refusal_of_whole(response, ranged=bool(first) or last is not None, size=size)
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if match is None or int(match[1]) != first or (last is not None and int(match[2]) > last):
+        return Refusal.WRONG_RANGE
+    if size is not None and match[3] != "*" and int(match[3]) != size:
+        return Refusal.WRONG_SIZE
+    return None
+
+
+def _refusal_of_whole(response: Response, *, ranged: bool, size: int | None) -> Refusal | None:
+    if ranged:
+        return Refusal.RANGE_IGNORED
+    length = response.headers.get("content-length", "")
+    if size is not None and length.isdigit() and int(length) != size:
+        return Refusal.WRONG_SIZE
+    return None
+
+
+class _Sink:
+    """
+    What both sinks share: whether an answer is the data asked for.
+
+    Attributes:
+        refusal: Why it is not. None when it is, or when the status says so by itself.
+        received: Bytes of data that came.
+    """
+
+    def __init__(self, task: FileTask, part: Part) -> None:
+        self.task = task
+        self.part = part
+        self.generation = task.generation
+        self.refusal: Refusal | None = None
+        self.received = 0
+        self._first = part.offset + part.done
+        self._last: int | None = None
+
+    def expect(self, first: int, last: int | None) -> None:
+        """Say which range is asked for, as in :func:`refusal_of`."""
+        self._first, self._last = first, last
+
+    def accepts(self, response: Response) -> bool:
+        if response.status not in {200, 206}:
+            return False
+        self.refusal = refusal_of(response, first=self._first, last=self._last, size=self.task.size)
+        if self.refusal is None and self._is_changed(response):
+            self.refusal = Refusal.CHANGED
+        return self.refusal is None
+
+    def _is_changed(self, response: Response) -> bool:
+        """Compare with the version that other parts came from; the first answer settles which one that is."""
+        etag = strong_etag(response)
+        if etag is None:
+            return False
+        if self.task.validator is None:
+            self.task.validator = etag
+        return etag != self.task.validator
+
+    def _count(self, more: int) -> None:
+        if self.generation != self.task.generation:
+            raise RemoteChangedError("superseded by a new start of the file")
+        if self.part.length is not None and self.part.done + more > self.part.length:
+            raise TransientError(f"more bytes than asked for: {self.task.host}")
+        self.received += more
+
+
+class FileSink(_Sink):
+    """
+    Writes a part to its place in the data file.
+
+    Args:
+        task: The file.
+        part: The part; its ``done`` and ``crc`` follow what is written.
+        poke: Called now and then, so that the digest follows.
+    """
+
+    def __init__(self, task: FileTask, part: Part, handle: int, poke: Callable[[], None]) -> None:
+        super().__init__(task, part)
+        self._handle = handle
+        self._poke = poke
+        self._since_poke = 0
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes and count them."""
+        self._count(len(data))
+        written = os.pwrite(self._handle, data, self.part.offset + self.part.done)
+        if written != len(data):
+            data = data[:written] + self._write_rest(data[written:], written)
+        self.part.crc = crc32c(data, self.part.crc)
+        self.part.done += len(data)
+        self._since_poke += len(data)
+        if self._since_poke >= _POKE_BYTES:
+            self._since_poke = 0
+            self._poke()
+
+    def _write_rest(self, rest: bytes, position: int) -> bytes:
+        done = 0
+        while done < len(rest):
+            done += os.pwrite(self._handle, rest[done:], self.part.offset + self.part.done + position + done)
+        return rest
+
+
+class MemorySink(_Sink):
+    """Keeps a small file in memory."""
+
+    def __init__(self, task: FileTask, part: Part) -> None:
+        super().__init__(task, part)
+        self.data = bytearray()
+        part.reset()
+
+    def write(self, data: bytes) -> None:
+        """Keep the next bytes."""
+        self._count(len(data))
+        self.data += data
+        self.part.done += len(data)
