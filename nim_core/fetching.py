@@ -126,7 +126,7 @@ def _candidates(fetch: Fetch, wanted: Wanted, run: Run) -> Iterable[Path]:
     seen: set[Path] = set()
     layout = run.layout
     names = [fetch.file.blob_name, *(digest.value for digest in fetch.file.digests)]
-    known = run.index.find(wanted, "")
+    known = run.index.find(wanted)
     for path in (
         layout.snapshot(fetch.key) / fetch.file.path,
         *(layout.blob(fetch.key, name) for name in names if name),
@@ -147,7 +147,7 @@ def _expected(fetch: Fetch, wanted: Wanted, index: ReceiptIndex) -> tuple[Digest
     """
     if fetch.file.digests or not fetch.pinned:
         return fetch.file.digests
-    known = index.find(wanted, "")
+    known = index.find(wanted)
     return known.digests if known is not None else ()
 
 

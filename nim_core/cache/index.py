@@ -30,14 +30,14 @@ class ReceiptIndex:
             self._own[receipt_id] = {file.uri: file for file in receipt.files} if receipt else {}
         return self._own[receipt_id]
 
-    def find(self, wanted: Wanted, receipt_id: str) -> ReceiptFile | None:
+    def find(self, wanted: Wanted, receipt_id: str | None = None) -> ReceiptFile | None:
         """Return what is known about a file. None when nothing is, or something else than what is wanted."""
         uri = wanted.uri.display
-        for files in (self.files_of(receipt_id), None):
-            file = (self._every() if files is None else files).get(uri)
-            if file is not None and _promises(file.digests, wanted.digest):
-                return file
-        return None
+        own = self.files_of(receipt_id).get(uri) if receipt_id is not None else None
+        if own is not None and _promises(own.digests, wanted.digest):
+            return own
+        other = self._every().get(uri)
+        return other if other is not None and _promises(other.digests, wanted.digest) else None
 
     def trusted(self, wanted: Wanted, receipt_id: str) -> Present | None:
         """Return a file whose size and time of last change are those it was verified with, without reading it."""

@@ -81,7 +81,7 @@ class Store:
         return self._layout.snapshot(fetch.key) / fetch.file.path
 
     def _store(self, fetch: Fetch, verified: Verified) -> Stored:
-        if verified.host is None and not verified.path.is_relative_to(self._layout.partials):
+        if verified.outside:
             return Stored(fetch=fetch, verified=verified, blob=verified.path, link=None)
         folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/blobs")
         blob = folder / (fetch.file.blob_name or _content_name(verified))

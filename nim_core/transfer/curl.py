@@ -161,6 +161,13 @@ class _Transfer:
         return self.accepted
 
 
+class _Socket(socket.socket):
+    """A socket that libcurl's binding duplicates and then drops; closed with it, and without a warning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class CurlLoop:
     """
     A thread that carries requests out.
@@ -291,7 +298,7 @@ class CurlLoop:
         if refused_address(target[0], self._network, host=host):
             transfer.error = SourceError(f"refused to connect to a link-local or metadata address: {host}")
             return pycurl.SOCKET_BAD
-        return socket.socket(family, kind, protocol)
+        return _Socket(family, kind, protocol)
 
     def _on_socket(self, what: int, handle: int, _multi: object, _data: object) -> None:
         mask = {pycurl.POLL_IN: select.EPOLLIN, pycurl.POLL_OUT: select.EPOLLOUT}.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterable
@@ -102,14 +103,25 @@ class SocksDialer(Dialer):
         host: str,
         port: int,
         timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - the interface's; the pools here set neither
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
         """Open a tunnel. Raises ConfigError when the proxy wants other credentials, else as :class:`Dialer` does."""
-        target = self._target(host, port)
-        stream = httpcore.SyncBackend().connect_tcp(
-            self._proxy.host, self._proxy.port, timeout, local_address, socket_options
-        )
+        *others, last = self._targets(host, port)
+        for target in others:
+            with contextlib.suppress(TransientError):
+                return self._tunnel(target, port, timeout)
+        return self._tunnel(last, port, timeout)
+
+    def _targets(self, host: str, port: int) -> list[str]:
+        """Return what to ask the proxy for: the name where the proxy resolves it, else addresses."""
+        if self._proxy.scheme in {"socks4a", "socks5h"}:
+            return [host]
+        family = socket.AF_INET if self._proxy.scheme == "socks4" else socket.AF_UNSPEC
+        return self.allowed_addresses(host, port, family)
+
+    def _tunnel(self, target: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
+        stream = httpcore.SyncBackend().connect_tcp(self._proxy.host, self._proxy.port, timeout)
         try:
             shake = _socks4 if self._proxy.scheme.startswith("socks4") else _socks5
             shake(_Wire(stream, timeout), self._proxy, target, port)
@@ -117,13 +129,6 @@ class SocksDialer(Dialer):
             stream.close()
             raise
         return stream
-
-    def _target(self, host: str, port: int) -> str:
-        """Return what the proxy is asked for: the name for the kinds that resolve it, else an address."""
-        if self._proxy.scheme in {"socks4a", "socks5h"}:
-            return host
-        family = socket.AF_INET if self._proxy.scheme == "socks4" else socket.AF_UNSPEC
-        return self.allowed_addresses(host, port, family)[0]
 
 
 class _Wire:

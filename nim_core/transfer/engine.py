@@ -87,13 +87,20 @@ class EngineOptions:
 
 @frozen(kw_only=True)
 class Flight:
-    """A request under way for a part, and how many bytes of the part there were before it."""
+    """
+    A request under way for a part.
+
+    Attributes:
+        before: Bytes of the part that were there before it.
+        route: Route of the file that it took.
+    """
 
     task: FileTask
     part: Part
     sink: FileSink | MemorySink
     request: Request
     before: int
+    route: int
 
 
 class Engine:
@@ -252,7 +259,7 @@ class Engine:
         if isinstance(location, HttpObject):
             self._take_location(task, location)
         else:
-            task.single = True
+            task.single = task.unranged = True
         if first_time:
             self._active.append(task)
             self._begin(task)
@@ -265,7 +272,8 @@ class Engine:
     def _take_location(self, task: FileTask, location: HttpObject) -> None:
         url = location.url.reveal()
         check_host(self._network, url)
-        task.source, task.url, task.headers, task.hops = location, location.url, location.headers, 0
+        task.source, task.url, task.headers = location, location.url, location.headers
+        task.hops, task.route = 0, task.route + 1
         task.host = origin(url).host
         if task.size is None:
             task.size = location.size
@@ -288,6 +296,8 @@ class Engine:
         """Have a new digest follow the bytes of a file."""
         if task.small:
             return
+        if task in self._frontiers:
+            self._frontiers[task].abandoned = True
         frontier = Frontier(
             task,
             damaged=lambda part: self._events.put(lambda: self._damaged(task, part)),
@@ -299,6 +309,8 @@ class Engine:
     # ------------------------------------------------------------------------------------------------------- requests
     def _request(self, task: FileTask, part: Part) -> None:
         whole = task.single or len(task.parts) == 1
+        if task.partial is None:
+            part.reset()
         request = Request(
             url=task.url,
             headers=task.headers,
@@ -319,7 +331,7 @@ class Engine:
         sink.expect(request.first, request.last)
         part.in_flight = True
         self._in_flight += 1
-        return Flight(task=task, part=part, sink=sink, request=request, before=part.done)
+        return Flight(task=task, part=part, sink=sink, request=request, before=part.done, route=task.route)
 
     def _start_stream(self, task: FileTask, stream: StreamObject) -> None:
         flight = self._take_off(task, task.parts[0], Request(url=Secret("")))
@@ -351,6 +363,8 @@ class Engine:
         task, part = flight.task, flight.part
         if part.length is None:
             task.size = part.length = part.done
+            if task.partial is not None:
+                os.ftruncate(task.partial.data, part.done)
         if isinstance(flight.sink, MemorySink):
             self._finish_small(task, bytes(flight.sink.data))
             return
@@ -358,21 +372,22 @@ class Engine:
         self._hashing.poke(self._frontiers[task])
 
     def _redirected(self, flight: Flight, decision: Decision) -> None:
-        task, request = flight.task, flight.request
-        if request.url != task.url:
+        task = flight.task
+        if flight.route != task.route:
             return
         if task.hops >= MAX_REDIRECTS:
             self._fail(task, SourceError(f"too many redirects: {task.host}"))
             return
-        here = request.url.reveal()
+        here = flight.request.url.reveal()
         there = allowed_redirect(self._network, here, decision.location)
         task.headers = headers_across(task.headers, here, there)
-        task.url, task.host, task.hops = Secret(there), origin(there).host, task.hops + 1
+        task.url, task.host = Secret(there), origin(there).host
+        task.hops, task.route = task.hops + 1, task.route + 1
 
     def _relocate(self, flight: Flight, decision: Decision) -> None:
         """Ask the source once more; the same answer again is final."""
         task = flight.task
-        if flight.request.url != task.url or task.stage is Stage.LOCATING:
+        if flight.route != task.route or task.stage is Stage.LOCATING:
             return
         if task.relocations:
             self._give_up(flight, decision)
@@ -405,8 +420,11 @@ class Engine:
     def _restart_when_idle(self, task: FileTask) -> None:
         if not task.in_flight:
             task.begin_parts()
-            task.stage = Stage.FETCHING
             self._follow(task)
+            if task.source is None:
+                self._locate(task)
+            else:
+                task.stage = Stage.FETCHING
 
     def _retry(self, flight: Flight, decision: Decision) -> None:
         task, part = flight.task, flight.part
@@ -422,10 +440,8 @@ class Engine:
         delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
         part.not_before = now + delay
         self._tell_of(flight, "retry", decision, delay)
-        if task.source is None:
-            self._locate(task)
-        if task.unranged and part.done:
-            self._start_over(task, "the server sends whole files only")
+        if task.source is None or (task.unranged and part.done):
+            self._start_over(task, str(decision.error))
 
     def _give_up(self, flight: Flight, decision: Decision) -> None:
         self._fail(flight.task, decision.error or SourceError(f"failed too often: {flight.task.host}"))
@@ -471,17 +487,23 @@ class Engine:
         if expected:
             size, digests = digest_file(path, expected, lambda: self._stopping)
         task.size = size
-        self._events.put(lambda: self._judge(task, path, digests))
+        self._events.put(lambda: self._judge(task, path, digests, outside=True))
 
-    def _judge(self, task: FileTask, path: Path, digests: tuple[Digest, ...]) -> None:
+    def _judge(self, task: FileTask, path: Path, digests: tuple[Digest, ...], *, outside: bool = False) -> None:
         """Compare digests and size with what was promised, then hand the file on or fetch it again."""
         error = self._mismatch(task, digests)
         if error is not None:
             self._repair(task, path, error)
             return
         task.stage = Stage.PUBLISHING
-        host = task.host or None
-        verified = Verified(job=task.job, path=path, size=task.size or 0, digests=digests, host=host)
+        verified = Verified(
+            job=task.job,
+            path=path,
+            size=task.size or 0,
+            digests=digests,
+            host=task.host or None,
+            outside=outside,
+        )
         self._publisher.put((task, verified))
 
     def _mismatch(self, task: FileTask, digests: tuple[Digest, ...]) -> NimError | None:
@@ -503,7 +525,7 @@ class Engine:
         task.repairs += 1
         if task.small:
             path.unlink(missing_ok=True)
-        if task.repairs > _MAX_REPAIRS or task.source is None:
+        if task.repairs > _MAX_REPAIRS or not task.parts:
             if task.partial is not None:
                 task.partial.discard()
                 task.partial = None

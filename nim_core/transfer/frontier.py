@@ -29,6 +29,11 @@ class Frontier:
     """
     Follows the contiguous bytes of one file.
 
+    Attributes:
+        position: Bytes read so far.
+        scheduled: Whether a thread is at it, or will be.
+        abandoned: Whether the file has begun again and nobody waits for the digest any more.
+
     Args:
         task: The file.
         damaged: Called with a part whose claim does not hold; its bytes have been forgotten.
@@ -40,6 +45,7 @@ class Frontier:
     ) -> None:
         self.position = 0
         self.scheduled = False
+        self.abandoned = False
         self._parts = task.parts
         self._partial = task.partial
         self._damaged = damaged
@@ -62,7 +68,7 @@ class Frontier:
 
     def advance(self, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         """Read what can be read; ends the file when the last byte is among it."""
-        while not stopped():
+        while not stopped() and not self.abandoned:
             if self._number == len(self._parts):
                 self._finished(self._digest.digests())
                 return
@@ -88,6 +94,8 @@ class Frontier:
         if self._partial is None:
             raise CacheError("no partial to read back")
         count = os.preadv(self._partial.data, [view], self.position)
+        if count == 0 and self.abandoned:
+            return
         if count == 0:
             raise CacheError(f"partial was cut short by another program: {self._partial.path}")
         self._digest.update(view[:count])

@@ -47,11 +47,11 @@ class Verified:
 
     Attributes:
         job: What was asked for.
-        path: The bytes, in a file of their own that may be renamed away. For a file that was on this machine
-            already, its own place, which must stay.
+        path: The bytes.
         size: Bytes.
         digests: What was computed, the content digest first.
-        host: Where the bytes came from. None for a file of this machine.
+        host: Where the bytes came from. None when not from a network.
+        outside: Whether ``path`` is a file of someone else's, used from where it is; else it may be renamed away.
     """
 
     job: Job
@@ -59,6 +59,7 @@ class Verified:
     size: int
     digests: tuple[Digest, ...]
     host: str | None
+    outside: bool = False
 
 
 @define(eq=False)
@@ -141,6 +142,8 @@ class FileTask:
         source: What the source said last about where the bytes are.
         url: Where requests go now: the source's URL or where that one redirected to.
         headers: Sent along; only what the origin of ``url`` may see.
+        hops: Redirects that led to ``url``.
+        route: Rises whenever ``url`` changes.
         validator: ETag all parts must have.
         single: Whether the file has to come as one stream.
         unranged: Whether the server sends whole files only.
@@ -161,6 +164,7 @@ class FileTask:
     url: Secret = field(factory=lambda: Secret(""))
     headers: tuple[tuple[str, Secret], ...] = ()
     hops: int = 0
+    route: int = 0
     host: str = ""
     validator: str | None = None
     single: bool = False

@@ -94,7 +94,6 @@ class Partial:
         """Forget every finished part."""
         self.finished = {}
         self._rewrite(record)
-        os.ftruncate(self.data, 0)
         os.ftruncate(self.data, record.size)
 
     def finish_part(self, part: PartRecord) -> None:

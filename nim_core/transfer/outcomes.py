@@ -131,7 +131,7 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, host: str, now
     if refusal is not None:
         step, kind = _REFUSALS[refusal]
         return Decision(next=step, error=kind(f"{refusal.value}: {host}"))
-    if ended.response.status:
+    if ended.response.status and not (ended.code and ended.response.status < 300):
         return _for_status(ended, host, now)
     return _for_code(ended, host)
 

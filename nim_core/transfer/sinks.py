@@ -145,7 +145,6 @@ class MemorySink(_Sink):
     def __init__(self, task: FileTask, part: Part) -> None:
         super().__init__(task, part)
         self.data = bytearray()
-        part.reset()
 
     def write(self, data: bytes) -> None:
         """Keep the next bytes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import converters, field, frozen
 
 from nim_core.types.environment import Variables
 from nim_core.types.secret import Secret, as_secret
@@ -34,7 +34,7 @@ class KeyPair:
 
     access_key: str
     secret_key: Secret = field(converter=as_secret)
-    session_token: Secret | None = None
+    session_token: Secret | None = field(default=None, converter=converters.optional(as_secret))
     origin: str
     expires_at: float | None = None
 

@@ -97,7 +97,8 @@ class Variables:
         value = self.text(name)
         if value is None:
             return None
-        pattern = r"\d+" if self._declared[name].kind == "integer" else r"\d+(\.\d*)?|\.\d+"
+        digits = r"\d{1,18}"
+        pattern = digits if self._declared[name].kind == "integer" else rf"{digits}(\.\d*)?|\.\d+"
         if not re.fullmatch(pattern, value.strip(), re.ASCII):
             what = "a whole number" if self._declared[name].kind == "integer" else "a number of seconds"
             raise ConfigError(f"{name} is not {what}: {value!r}", hint=f"set {name} to {what} of at least 0")

@@ -10,6 +10,9 @@ from attrs import frozen
 from nim_core.types.environment import Variables
 
 
+EventKind = Literal["started", "progress", "retry", "stall", "restart", "published", "failed"]
+
+
 @frozen(kw_only=True)
 class TransferEvent:
     """
@@ -28,7 +31,7 @@ class TransferEvent:
         reason: One line, without secrets.
     """
 
-    kind: Literal["started", "progress", "retry", "stall", "restart", "published", "failed"]
+    kind: EventKind
     uri: str
     file: str
     bytes: int | None = None

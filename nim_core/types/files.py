@@ -77,7 +77,7 @@ class Digest:
 
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_NAME_BYTES = 255
 
@@ -149,7 +149,7 @@ class CacheKey:
     root: str
     repo: str = field(validator=_safe_path)
     snapshot: str = field(validator=_safe_path)
-    refs: tuple[str, ...] = ()
+    refs: tuple[str, ...] = field(default=(), validator=validators.deep_iterable(_safe_path))
 
 
 @frozen(kw_only=True)
@@ -168,13 +168,12 @@ class Listing:
     pinned: str | None = None
 
 
-Headers = Mapping[str, str | Secret] | tuple[tuple[str, Secret], ...]
+Headers = Mapping[str, str | Secret] | tuple[tuple[str, str | Secret], ...]
 
 
 def _headers(value: Headers) -> tuple[tuple[str, Secret], ...]:
-    if isinstance(value, tuple):
-        return value
-    return tuple((name, as_secret(text)) for name, text in value.items())
+    pairs = value if isinstance(value, tuple) else value.items()
+    return tuple((name, as_secret(text)) for name, text in pairs)
 
 
 @frozen(kw_only=True)

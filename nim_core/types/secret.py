@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 
 class Secret:
     """
     Text that must not be seen: a key, a token, a signed URL.
 
-    ``str``, ``repr`` and formatting never show it; :meth:`reveal` does, so that every place that needs the text can be
-    found by searching for that one word.
+    ``str``, ``repr`` and formatting never show it, and it refuses to be pickled; :meth:`reveal` returns it, so that
+    every place that needs the text can be found by searching for that one word.
     """
 
     __slots__ = ("_value",)
@@ -25,6 +27,15 @@ class Secret:
 
     def __str__(self) -> str:
         return "***"
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: that would write it in the clear")
 
     def __bool__(self) -> bool:
         return bool(self._value)

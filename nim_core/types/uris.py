@@ -22,7 +22,7 @@ class UriStyle(enum.Enum):
     PATH = "path"
 
 
-_USERINFO = re.compile(r"^[^/@]*@")
+_USERINFO = re.compile(r"^[^/]*@")
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,94 @@
+"""The command ``download-to-cache``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nim_core.cli.help import from_variable
+from nim_core.cli.output import write_data
+
+__all__ = ["NAME", "download_to_cache"]
+
+NAME = "download-to-cache"
+
+Profiles = typer.Option(
+    "-p",
+    "--profiles",
+    metavar="[PROFILE ...]",
+    show_default=False,
+    help="Profiles to download, by id or name. "
+    + from_variable("NIM_MODEL_PROFILE", default="the only one in the manifest"),
+)
+ManifestFile = typer.Option(
+    metavar="FILE",
+    show_default=False,
+    help="Manifest to read. "
+    + from_variable("NIM_MANIFEST_PATH", default="the image's own")
+    + " With --model-uri: read instead of listing the model, or written after the download when it is not there; "
+    "JSON when it ends in .json.",
+)
+ModelCachePath = typer.Option(
+    metavar="DIR", show_default=False, help="Folder of the model cache. " + from_variable("NIM_CACHE_PATH")
+)
+
+
+def download_to_cache(
+    context: typer.Context,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Download every profile of the manifest.")] = False,
+    profiles: Annotated[list[str] | None, Profiles] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Download the profile made for LoRA adapters.")] = False,
+    model_uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Download a model by its URI, such as scheme://org/model:revision."),
+    ] = None,
+    manifest_file: Annotated[Path | None, ManifestFile] = None,
+    model_cache_path: Annotated[Path | None, ModelCachePath] = None,
+    use_cache: Annotated[
+        bool,
+        typer.Option("--use-cache", help="Trust a complete earlier download: do not ask the source, do not hash."),
+    ] = False,
+    verify_checksums: Annotated[
+        bool,
+        typer.Option(
+            show_default=False,
+            help="Check digests of what is downloaded and of what is in the cache already. [default: check]",
+        ),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Download again what is in the cache already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Download model profiles, or a model, into the cache.
+
+    Downloads the profile that is named, or the only one there is; --all, --lora, --profiles and --model-uri exclude
+    each other. Prints one line per profile or model: its id, a tab, and the path of its receipt.
+    """
+    names = tuple(name for name in profiles or () if name)
+    _refuse_together(context, {"--all": every, "--profiles": names, "--lora": lora, "--model-uri": model_uri})
+
+    from nim_core.cli.fetch import Request, fetch, result_as_json, result_as_text
+    from nim_core.cli.selection import Choice
+
+    variable = context.obj.settings.variables.text("NIM_MODEL_PROFILE")
+    request = Request(
+        choice=Choice(every=every, lora=lora, names=names, variable=variable),
+        model_uri=model_uri,
+        manifest_file=manifest_file,
+        cache_path=model_cache_path,
+        use_cache=use_cache,
+        verify=verify_checksums,
+        force=force,
+    )
+    result = fetch(request, context.obj)
+    write_data(json.dumps(result_as_json(result), indent=2) if as_json else result_as_text(result))
+
+
+def _refuse_together(context: typer.Context, given: dict[str, object]) -> None:
+    names = [name for name, value in given.items() if value not in {None, False, ()}]
+    if len(names) > 1:
+        context.fail(f"{names[0]} cannot be combined with {names[1]}")

@@ -1,0 +1,140 @@
+"""What ``download-to-cache`` does: the user's words to targets, the download, the generated manifest, the result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from attrs import frozen
+
+from nim_core.cli.generated import check_writable, make_manifest, profile_for
+from nim_core.cli.logging import HUMAN
+from nim_core.cli.naming import short_name
+from nim_core.cli.render import watch
+from nim_core.cli.selection import Choice, choose_profiles
+from nim_core.cli.session import Session
+from nim_core.cli.units import duration, rate, size
+from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
+from nim_core.manifest import Profile, dump_manifest, find_manifest, load_manifest
+from nim_core.plan import Target, Wanted
+from nim_core.registry import Registry
+
+__all__ = ["Request", "fetch", "result_as_json", "result_as_text"]
+
+
+@frozen(kw_only=True)
+class Request:
+    """
+    What the user asked ``download-to-cache`` for.
+
+    Attributes:
+        choice: Profiles of a manifest.
+        model_uri: A model, as written. None for profiles.
+        manifest_file: Manifest to read; for a model, to write when it is not there.
+        cache_path: Folder of the model cache. None for what the environment says.
+        use_cache: As in :class:`~nim_core.download.DownloadOptions`, like the two below.
+        verify: Whether digests are checked.
+        force: Whether what is cached is fetched again.
+    """
+
+    choice: Choice
+    model_uri: str | None = None
+    manifest_file: Path | None = None
+    cache_path: Path | None = None
+    use_cache: bool = False
+    verify: bool = True
+    force: bool = False
+
+
+def fetch(request: Request, session: Session) -> DownloadResult:
+    """
+    Download what ``request`` names, showing how it goes on.
+
+    Raises:
+        NimError: In its most fitting subclass.
+    """
+    style = session.start_logging()
+    registry = session.load_registry()
+    options = DownloadOptions(
+        cache_path=(request.cache_path or session.settings.cache_path).absolute(),
+        use_cache=request.use_cache,
+        verify=request.verify,
+        force=request.force,
+    )
+    targets = _targets(request, options, registry, session)
+    with watch(session, style) as observer:
+        result = download(targets, options, registry, session.settings, observer)
+    _write_manifest(request, result)
+    _log_summary(result)
+    return result
+
+
+def _targets(request: Request, options: DownloadOptions, registry: Registry, session: Session) -> tuple[Target, ...]:
+    if request.model_uri is not None:
+        return (_model_target(request.model_uri, request.manifest_file, options.cache_path, registry),)
+    path = find_manifest(request.manifest_file, session.settings.manifest_path)
+    profiles = choose_profiles(request.choice, load_manifest(path, cache_dir=options.cache_path))
+    return tuple(_profile_target(profile, registry) for profile in profiles)
+
+
+def _model_target(text: str, manifest_file: Path | None, cache_path: Path, registry: Registry) -> Target:
+    uri = registry.parse_uri(text)
+    if manifest_file is not None and manifest_file.exists():
+        profile = profile_for(uri, load_manifest(manifest_file, cache_dir=cache_path))
+        return _profile_target(profile, registry, label=uri.display)
+    if manifest_file is not None:
+        check_writable(manifest_file.absolute())
+    return Target(id=hashlib.sha256(text.encode()).hexdigest(), label=uri.display, uri=uri)
+
+
+def _profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
+    files = tuple(
+        Wanted(path=file.path, uri=registry.parse_uri(file.uri), digest=file.digest) for file in profile.files
+    )
+    return Target(id=profile.id, label=label or short_name(profile.tags) or profile.id, files=files)
+
+
+def _write_manifest(request: Request, result: DownloadResult) -> None:
+    """Write the manifest of a model that was listed; one that was read stays as it is."""
+    for item in result.targets:
+        if request.manifest_file is not None and item.target.uri is not None:
+            dump_manifest(make_manifest(item.target.uri, item.target.files, item.present), request.manifest_file)
+
+
+def _log_summary(result: DownloadResult) -> None:
+    log = structlog.get_logger()
+    for item in result.targets:
+        facts = {"label": item.target.label, "id": item.target.id, "files": item.files, "fetched": item.fetched}
+        log.info("downloaded", **facts, **{HUMAN: _summary(item, result)})
+
+
+def _summary(item: TargetResult, result: DownloadResult) -> str:
+    """Return the line for one target; the bytes are those of the whole download, so only a lone one tells them."""
+    text = f"complete: {item.target.label}: {item.files} file{'' if item.files == 1 else 's'}, {item.fetched} fetched"
+    if len(result.targets) > 1 or not result.bytes_fetched:
+        return text
+    speed = rate(result.bytes_fetched / max(result.seconds, 0.001))
+    return f"{text}, {size(result.bytes_fetched)} in {duration(result.seconds)} ({speed})"
+
+
+def result_as_text(result: DownloadResult) -> str:
+    """Return one line per target: its id and, after a tab, its receipt; ``-`` where there is none."""
+    return "\n".join(f"{item.target.id}\t{item.receipt or '-'}" for item in result.targets)
+
+
+def result_as_json(result: DownloadResult) -> Mapping[str, Any]:
+    """Return the result as it is printed with ``--json``."""
+    targets = [
+        {
+            "id": item.target.id,
+            "label": item.target.label,
+            "receipt": None if item.receipt is None else str(item.receipt),
+            "files": item.files,
+            "fetched": item.fetched,
+        }
+        for item in result.targets
+    ]
+    return {"targets": targets, "bytes_fetched": result.bytes_fetched, "seconds": round(result.seconds, 3)}

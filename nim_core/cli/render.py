@@ -1,0 +1,181 @@
+"""
+Showing how a download goes on, on stderr: a live display on a terminal, else a line in the log every few seconds.
+
+What goes wrong on the way (retries, stalls, restarts) is logged in both cases. Only names, hosts and reasons of events
+are shown, which hold no secrets, and every line passes the redactor besides.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from attrs import define, field
+
+from nim_core.cli.logging import HUMAN, LogStyle
+from nim_core.cli.session import Session
+from nim_core.cli.tally import Snapshot, Tally
+from nim_core.cli.units import duration, fraction, rate, size
+from nim_core.plan import Plan
+from nim_core.types import TransferEvent
+
+__all__ = ["HEARTBEAT_SECONDS", "Display", "Troubles", "heartbeat", "planned_text", "progress_text", "watch"]
+
+HEARTBEAT_SECONDS: Final = 5.0
+_REPEAT_SECONDS: Final = 5.0
+_PHASE_WORDS: Final = {"fetching": "downloading"}
+_TROUBLES: Final = frozenset({"retry", "stall", "restart", "failed"})
+
+
+def progress_text(snapshot: Snapshot) -> str:
+    """Return a snapshot as a line: ``downloading  42%  1.2/2.9 GB  210 MB/s  3/18 files  8 s left``."""
+    word = _PHASE_WORDS.get(snapshot.phase, snapshot.phase)
+    if snapshot.phase != "fetching" or snapshot.files is None:
+        return f"{word}  {duration(snapshot.seconds)}"
+    share, left = snapshot.share, snapshot.seconds_left
+    percent = "" if share is None else f"{int(share * 100)}%"
+    parts = [
+        f"{word} {percent:>4}" if percent else word,
+        size(snapshot.done) if snapshot.total is None else fraction(snapshot.done, snapshot.total),
+        rate(snapshot.speed),
+        f"{snapshot.files_done}/{snapshot.files} files",
+        "" if left is None else f"{duration(left)} left",
+    ]
+    return "  ".join(filter(None, parts))
+
+
+def planned_text(plan: Plan) -> str:
+    """Return a plan as a line: ``to fetch: 18 files, 2.9 GB; in the cache: 3 files, 1.1 GB``."""
+    unknown = f" and {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
+    here = len(plan.present)
+    parts = [f"to fetch: {_files(len(plan.fetches))}, {size(plan.bytes_to_fetch)}{unknown}"]
+    return "; ".join([*parts, f"on this machine: {_files(here)}, {size(plan.bytes_present)}"] if here else parts)
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    facts = {
+        "phase": snapshot.phase,
+        "percent": None if snapshot.share is None else int(snapshot.share * 100),
+        "bytes": snapshot.done,
+        "total": snapshot.total,
+        "bytes_per_second": round(snapshot.speed),
+        "files_done": snapshot.files_done,
+        "files": snapshot.files,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+@define
+class Troubles:
+    """Logs retries, stalls, restarts and failures; the same one again only after a while, with how often it came."""
+
+    log: Any
+    clock: Callable[[], float] = time.monotonic
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _told: dict[tuple[str, str | None, str | None], float] = field(factory=dict, init=False)
+    _untold: dict[tuple[str, str | None, str | None], int] = field(factory=dict, init=False)
+
+    def event(self, event: TransferEvent) -> None:
+        """Log an event that is trouble, unless the like was logged a moment ago."""
+        key = (event.kind, event.host, event.reason)
+        if event.kind not in _TROUBLES or not self._is_due(key):
+            return
+        repeated = self._untold.pop(key, 0)
+        names = ("file", "host", "offset", "reason")
+        facts = {name: getattr(event, name) for name in names if getattr(event, name) is not None}
+        if event.seconds is not None:
+            facts["seconds"] = round(event.seconds, 1)
+        if repeated:
+            facts["repeated"] = repeated
+        self.log.warning(f"transfer_{event.kind}", **facts)
+
+    def _is_due(self, key: tuple[str, str | None, str | None]) -> bool:
+        with self._lock:
+            now = self.clock()
+            if now - self._told.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+                self._untold[key] = self._untold.get(key, 0) + 1
+                return False
+            self._told[key] = now
+            return True
+
+
+class Display:
+    """
+    The observer of a download: counts into ``tally`` and logs what should be read later, too.
+
+    Args:
+        tally: What is drawn from.
+        log: Where lines go.
+    """
+
+    def __init__(self, tally: Tally, log: Any) -> None:
+        self._tally, self._log, self._troubles = tally, log, Troubles(log)
+
+    def phase(self, name: str) -> None:
+        """Hear that a phase begins."""
+        self._tally.phase(name)
+        self._log.debug("phase", phase=name)
+
+    def planned(self, plan: Plan) -> None:
+        """Hear what will be done."""
+        self._tally.planned(plan)
+        facts = {
+            "files": len(plan.fetches),
+            "bytes": plan.bytes_to_fetch,
+            "files_present": len(plan.present),
+            "bytes_present": plan.bytes_present,
+        }
+        self._log.info("planned", **facts, **{HUMAN: planned_text(plan)})
+
+    def event(self, event: TransferEvent) -> None:
+        """Hear a fact about a file."""
+        self._tally.event(event)
+        if event.kind == "published":
+            self._log.debug("file_published", file=event.file, bytes=event.bytes)
+        self._troubles.event(event)
+
+
+@contextmanager
+def watch(session: Session, style: LogStyle) -> Iterator[Display]:
+    """Give an observer for one download, and show what it hears while the context lasts."""
+    import structlog
+
+    log, tally = structlog.get_logger(), Tally()
+    live = session.moves_cursor and not style.json_lines
+    with _live(session, tally) if live else heartbeat(tally, log):
+        yield Display(tally, log)
+
+
+@contextmanager
+def _live(session: Session, tally: Tally) -> Iterator[None]:
+    from nim_core.cli.live import live_progress
+
+    with live_progress(tally) as write, session.stderr.through(write):
+        yield
+
+
+@contextmanager
+def heartbeat(tally: Tally, log: Any, seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Log every ``seconds`` how far it is."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(seconds):
+            snapshot = tally.snapshot()
+            if snapshot.phase:
+                log.info("progress", **_facts(snapshot), **{HUMAN: progress_text(snapshot)})
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

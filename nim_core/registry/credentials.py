@@ -1,0 +1,54 @@
+"""Answers to "how do I sign in?", remembered until shortly before they expire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from nim_core.types import Credential, CredentialRequest, ModelUri
+from nim_core.uris import without_file
+
+__all__ = ["CredentialMemory"]
+
+_MARGIN_SECONDS: Final = 60.0
+
+_Key = tuple[str, str, str | None]
+
+
+class CredentialMemory:
+    """
+    Remembers credentials per source, endpoint and repository; a failure is not remembered.
+
+    Args:
+        ask: Called for what is not known, by one thread at a time.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, ask: Callable[[CredentialRequest], Credential], clock: Callable[[], float] = time.time) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._lock = Lock()
+        self._known: dict[_Key, Credential] = {}
+
+    def get(self, request: CredentialRequest) -> Credential:
+        """Return a credential that is good for another minute, asking where there is none. Raises what asking does."""
+        key = (request.source, request.endpoint, _repository(request.uri))
+        known = self._fresh(key)
+        if known is not None:
+            return known
+        with self._lock:
+            credential = self._fresh(key) or self._ask(request)
+            self._known[key] = credential
+            return credential
+
+    def _fresh(self, key: _Key) -> Credential | None:
+        credential = self._known.get(key)
+        if credential is None or credential.expires_at is None:
+            return credential
+        return credential if credential.expires_at - _MARGIN_SECONDS > self._clock() else None
+
+
+def _repository(uri: ModelUri | None) -> str | None:
+    return None if uri is None else str(without_file(uri))

@@ -1,0 +1,151 @@
+"""
+What a plugin raises or returns, turned into the contract's errors with the plugin's name on them.
+
+A plugin may raise the errors of :mod:`nim_core.errors`; anything else, and any answer of another type than the
+contract's, is that plugin's bug and is reported as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import BinaryIO
+
+import attrs
+
+from nim_core.errors import NimError, PluginError, SourceError
+from nim_core.registry.info import PluginInfo
+from nim_core.types import (
+    CacheKey,
+    CachePlacement,
+    Listing,
+    Location,
+    ModelUri,
+    RemoteFile,
+    Source,
+    StreamObject,
+)
+
+__all__ = ["attributed", "describe", "guard_source", "wrong_answer"]
+
+_MAX_TEXT = 300
+_USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+_QUERY = re.compile(r"(://[^\s?'\"]*\?)[^\s'\"]+")
+
+
+def describe(exc: BaseException) -> str:
+    """Return an exception's type and text in one line, its URLs without userinfo and query."""
+    text = _QUERY.sub(r"\1...", _USERINFO.sub("***@", " ".join(str(exc).split())))
+    return f"{type(exc).__name__}: {text[:_MAX_TEXT]}" if text else type(exc).__name__
+
+
+@contextmanager
+def attributed(plugin: PluginInfo, call: str) -> Iterator[None]:
+    """
+    Run ``call`` of ``plugin``.
+
+    Raises:
+        NimError: What the plugin raised; a SourceError has ``plugin`` filled in.
+        PluginError: The plugin raised something else. Its text is left to the cause: it may hold a secret.
+    """
+    try:
+        yield
+    except SourceError as exc:
+        exc.plugin = exc.plugin or plugin.name
+        raise
+    except NimError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise PluginError(
+            f"plugin {plugin.label} failed in {call}: {type(exc).__name__}", hint=_report_hint(plugin)
+        ) from exc
+
+
+def wrong_answer(plugin: PluginInfo, call: str, answer: object, expected: str) -> PluginError:
+    """Return the error for an answer of the wrong type; the answer itself is not shown."""
+    got = type(answer).__name__
+    return PluginError(
+        f"plugin {plugin.label} returned {got} from {call}, expected {expected}", hint=_report_hint(plugin)
+    )
+
+
+def guard_source(make: Callable[[], Source], plugin: PluginInfo) -> Source:
+    """
+    Make a source and return it wrapped, with every call and answer checked.
+
+    Raises:
+        PluginError: What was made lacks a method of :class:`~nim_core.types.Source`, or making it failed.
+    """
+    with attributed(plugin, "factory"):
+        source = make()
+    for method in ("list_files", "locate", "close"):
+        if not callable(getattr(source, method, None)):
+            raise wrong_answer(plugin, "factory", source, f"a source with the method {method}")
+    if isinstance(source, CachePlacement):
+        return _PlacingSource(source, source, plugin)
+    return _GuardedSource(source, plugin)
+
+
+def _report_hint(plugin: PluginInfo) -> str:
+    return f"report this to the authors of {plugin.distribution}"
+
+
+class _GuardedSource:
+    """A source whose failures and answers carry its plugin's name."""
+
+    def __init__(self, source: Source, plugin: PluginInfo) -> None:
+        self._source = source
+        self._plugin = plugin
+
+    def __repr__(self) -> str:
+        return f"<source of plugin {self._plugin.label}>"
+
+    def list_files(self, uri: ModelUri) -> Listing:
+        """List as the source does."""
+        with attributed(self._plugin, "list_files"):
+            listing = self._source.list_files(uri)
+        if not isinstance(listing, Listing):
+            raise wrong_answer(self._plugin, "list_files", listing, "Listing")
+        if not isinstance(listing.files, tuple):
+            raise wrong_answer(self._plugin, "list_files", listing.files, "a tuple as Listing.files")
+        for file in listing.files:
+            if not isinstance(file, RemoteFile):
+                raise wrong_answer(self._plugin, "list_files", file, "RemoteFile in Listing.files")
+        return listing
+
+    def locate(self, uri: ModelUri, file: RemoteFile) -> Location:
+        """Locate as the source does; opening a stream is guarded like the source's own calls."""
+        with attributed(self._plugin, "locate"):
+            location = self._source.locate(uri, file)
+        if not isinstance(location, Location):
+            raise wrong_answer(self._plugin, "locate", location, "HttpObject, LocalObject or StreamObject")
+        if isinstance(location, StreamObject):
+            return attrs.evolve(location, open=partial(self._open, location.open))
+        return location
+
+    def close(self) -> None:
+        """Close as the source does."""
+        with attributed(self._plugin, "close"):
+            self._source.close()
+
+    def _open(self, open_stream: Callable[[], BinaryIO]) -> BinaryIO:
+        with attributed(self._plugin, "StreamObject.open"):
+            return open_stream()
+
+
+class _PlacingSource(_GuardedSource):
+    """The same for a source that has an opinion on where its files live in the cache."""
+
+    def __init__(self, source: Source, placement: CachePlacement, plugin: PluginInfo) -> None:
+        super().__init__(source, plugin)
+        self._placement = placement
+
+    def cache_key(self, uri: ModelUri, pinned: str | None) -> CacheKey:
+        """Place as the source does."""
+        with attributed(self._plugin, "cache_key"):
+            key = self._placement.cache_key(uri, pinned)
+        if not isinstance(key, CacheKey):
+            raise wrong_answer(self._plugin, "cache_key", key, "CacheKey")
+        return key

@@ -1,0 +1,329 @@
+"""The registry: installed plugins, and one typed method for each thing core asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from threading import Lock
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import attrs
+import pluggy
+
+from nim_core.errors import PluginError
+from nim_core.known_schemes import KNOWN_SCHEMES
+from nim_core.registry.credentials import CredentialMemory
+from nim_core.registry.discovery import canonical_name, discover, installed_distributions
+from nim_core.registry.guard import attributed, describe, guard_source, wrong_answer
+from nim_core.registry.info import PluginInfo
+from nim_core.registry.loading import load_plugins, make_manager, only
+from nim_core.settings import Settings
+from nim_core.types import (
+    Anonymous,
+    BackendSpec,
+    CheckSpec,
+    Credential,
+    CredentialRequest,
+    EnvVar,
+    ModelUri,
+    OverrideTarget,
+    SinkSpec,
+    Source,
+    SourceContext,
+    SourceSpec,
+    TransferEvent,
+    UriStyle,
+)
+from nim_core.uris import no_plugin_error, parse_uri, scheme_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+    import httpx
+
+__all__ = ["Registry", "load_registry"]
+
+
+@attrs.frozen(eq=False)
+class _Implementation:
+    """A hook as one plugin implements it."""
+
+    plugin: PluginInfo
+    call: pluggy.HookCaller
+
+
+def load_registry(settings: Settings, *, distributions: Iterable[Distribution] | None = None) -> Registry:
+    """
+    Find, check and load the installed plugins.
+
+    A plugin that cannot be loaded is reported in the log and quarantined; the rest works without it.
+
+    Args:
+        settings: Says which plugins to leave out, and whether to go on without those that fail.
+        distributions: Where to look. None: all that is installed.
+
+    Raises:
+        PluginError: A plugin was quarantined and NIM_PLUGIN_STRICT asks for an error; in the subclass that fits.
+    """
+    candidates = discover(installed_distributions() if distributions is None else distributions)
+    manager = make_manager()
+    plugins = load_plugins(manager, candidates, settings.disabled_plugins)
+    _report_unknown(settings.disabled_plugins, {plugin.name for plugin in plugins})
+    _report_quarantined([plugin for plugin in plugins if plugin.status == "quarantined"], settings.strict_plugins)
+    return Registry(settings, plugins, manager)
+
+
+class Registry:
+    """
+    The installed plugins.
+
+    Several plugins that implement one hook are asked in one order: ``tryfirst`` ones, plain ones, ``trylast`` ones, by
+    name within each. All methods may be called from any thread.
+
+    Args:
+        settings: What plugins' variables are read from.
+        plugins: As loaded, sorted.
+        manager: Has those that are active registered under their names.
+    """
+
+    def __init__(self, settings: Settings, plugins: tuple[PluginInfo, ...], manager: pluggy.PluginManager) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._active = {plugin.name: plugin for plugin in plugins if plugin.status == "active"}
+        self._owners = {
+            scheme: (plugin, spec)
+            for plugin in self._active.values()
+            for spec in plugin.sources
+            for scheme in spec.schemes
+        }
+        self._styles = MappingProxyType({scheme: spec.uri_style for scheme, (_, spec) in self._owners.items()})
+        self._credential_providers = self._implementations(manager, "nim_provide_credential")
+        self._rewriters = self._implementations(manager, "nim_rewrite_uri")
+        self._listeners = self._implementations(manager, "nim_transfer_event")
+        self._variables = settings.read(self.declared_variables)
+        self._credential_lock = Lock()
+        self._listeners_lock = Lock()
+        self._credentials = CredentialMemory(self.provide_credential)
+
+    @property
+    def plugins(self) -> tuple[PluginInfo, ...]:
+        """Every installed plugin, sorted by name, then distribution."""
+        return self._plugins
+
+    @property
+    def styles(self) -> Mapping[str, UriStyle]:
+        """The grammar of every scheme that an active plugin owns."""
+        return self._styles
+
+    @property
+    def sinks(self) -> Mapping[str, SinkSpec]:
+        """Sinks of active plugins, by name."""
+        return MappingProxyType({spec.name: spec for plugin in self._active.values() for spec in plugin.sinks})
+
+    @property
+    def backends(self) -> Mapping[str, BackendSpec]:
+        """Serving backends of active plugins, by name."""
+        return MappingProxyType({spec.name: spec for plugin in self._active.values() for spec in plugin.backends})
+
+    @property
+    def checks(self) -> tuple[CheckSpec, ...]:
+        """Checks of active plugins; ``PluginInfo.checks`` says whose."""
+        return tuple(spec for plugin in self._active.values() for spec in plugin.checks)
+
+    @property
+    def declared_variables(self) -> tuple[EnvVar, ...]:
+        """
+        Every variable that active plugins declare, each name once.
+
+        The first declaration counts, but a variable that any of them calls secret is secret.
+        """
+        merged: dict[str, EnvVar] = {}
+        for plugin in self._active.values():
+            for variable in plugin.variables:
+                first = merged.setdefault(variable.name, variable)
+                if variable.secret and not first.secret:
+                    merged[variable.name] = attrs.evolve(first, secret=True)
+        return tuple(merged.values())
+
+    def parse_uri(self, text: str) -> ModelUri:
+        """
+        Read a model URI.
+
+        Raises:
+            InvalidUriError: The text does not fit its scheme's grammar.
+            PluginError: As :meth:`owner` says.
+        """
+        self.owner(scheme_of(text))
+        return parse_uri(text, self.styles)
+
+    def owner(self, scheme: str) -> PluginInfo:
+        """
+        Return the active plugin that owns ``scheme``.
+
+        Raises:
+            PluginLoadError: The plugin that brings it is disabled or could not be loaded.
+            PluginConflictError: Several plugins claim it, or the one that brings it conflicts otherwise.
+            PluginIncompatibleError: The plugin that brings it needs another version of core.
+            NoPluginForSchemeError: No installed plugin brings it.
+        """
+        return self._owner(scheme)[0]
+
+    def source_spec(self, scheme: str) -> SourceSpec:
+        """Return the source that owns ``scheme``. Raises as :meth:`owner`."""
+        return self._owner(scheme)[1]
+
+    def open_source(self, scheme: str, http: httpx.Client) -> Source:
+        """
+        Make the source that owns ``scheme``, without I/O.
+
+        Calls of what is returned raise nothing but NimError: other exceptions and answers that are not the contract's
+        become a PluginError that names the plugin. It is a ``CachePlacement`` when the plugin's own source is.
+
+        Args:
+            scheme: One of :attr:`styles`.
+            http: Client for its control calls.
+
+        Raises:
+            PluginError: The plugin could not make it; or as :meth:`owner`.
+        """
+        plugin, spec = self._owner(scheme)
+        context = SourceContext(
+            http=http,
+            variables=self._settings.read(spec.environment),
+            credential=partial(self._remembered_credential, spec.name),
+        )
+        return guard_source(partial(spec.factory, context), plugin)
+
+    def provide_credential(self, request: CredentialRequest) -> Credential:
+        """
+        Ask the plugins how to sign in, one call at a time; Anonymous when none says.
+
+        Raises:
+            PluginError: A plugin failed or answered something else; no other one is asked.
+            NimError: A plugin refused; no other one is asked.
+        """
+        hook = "nim_provide_credential"
+        with self._credential_lock:
+            for provider in self._credential_providers:
+                with attributed(provider.plugin, hook):
+                    answer = provider.call(request=request)
+                if isinstance(answer, Credential):
+                    return answer
+                if answer is not None:
+                    raise wrong_answer(provider.plugin, hook, answer, "a credential or None")
+        return Anonymous()
+
+    def rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> ModelUri | None:
+        """
+        Ask the plugins which URI stands for ``uri`` at ``override``; None when the target is no plugin's.
+
+        Raises:
+            OverrideUnsupportedError: The target's plugin says it cannot stand in; no other one is asked.
+            PluginError: A plugin failed or answered something else; no other one is asked.
+        """
+        hook = "nim_rewrite_uri"
+        for rewriter in self._rewriters:
+            with attributed(rewriter.plugin, hook):
+                answer = rewriter.call(uri=uri, override=override)
+            if isinstance(answer, ModelUri):
+                return answer
+            if answer is not None:
+                raise wrong_answer(rewriter.plugin, hook, answer, "ModelUri or None")
+        return None
+
+    def notify(self, event: TransferEvent) -> None:
+        """Tell the plugins; one that fails is reported once and hears no more."""
+        for listener in self._listeners:
+            try:
+                listener.call(event=event)
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - the transfer goes on
+                self._drop_listener(listener, exc)
+
+    def _drop_listener(self, failed: _Implementation, exc: BaseException) -> None:
+        with self._listeners_lock:
+            remaining = tuple(listener for listener in self._listeners if listener is not failed)
+            first = len(remaining) < len(self._listeners)
+            self._listeners = remaining
+        if first:
+            _log_warning("transfer_event_hook_failed", **_identity(failed.plugin), reason=describe(exc))
+
+    def _implementations(self, manager: pluggy.PluginManager, hook: str) -> tuple[_Implementation, ...]:
+        """Return who implements ``hook``, in the order of asking, which does not depend on the order of loading."""
+        found = getattr(manager.hook, hook).get_hookimpls()
+        found.sort(key=lambda it: (it.trylast, not it.tryfirst, it.plugin_name))
+        return tuple(_Implementation(self._active[it.plugin_name], only(manager, hook, it.plugin)) for it in found)
+
+    def _owner(self, scheme: str) -> tuple[PluginInfo, SourceSpec]:
+        found = self._owners.get(scheme)
+        if found is None:
+            raise self._refusal(scheme)
+        return found
+
+    def _refusal(self, scheme: str) -> PluginError:
+        """Return why no active plugin owns ``scheme``: one that is set aside, or none at all."""
+        for brings in (_declares, _usually_brings, _is_named_after):
+            for plugin in self._plugins:
+                if plugin.error is not None and brings(plugin, scheme):
+                    return _unusable(plugin, scheme, plugin.error)
+        return no_plugin_error(scheme)
+
+    def _remembered_credential(self, source: str, endpoint: str, uri: ModelUri | None) -> Credential:
+        request = CredentialRequest(source=source, endpoint=endpoint, uri=uri, variables=self._variables)
+        return self._credentials.get(request)
+
+
+def _declares(plugin: PluginInfo, scheme: str) -> bool:
+    return scheme in plugin.schemes
+
+
+def _usually_brings(plugin: PluginInfo, scheme: str) -> bool:
+    """Guess what a plugin that never got as far as declaring it would own."""
+    return KNOWN_SCHEMES.get(scheme) == canonical_name(plugin.distribution)
+
+
+def _is_named_after(plugin: PluginInfo, scheme: str) -> bool:
+    return plugin.name == scheme
+
+
+def _unusable(plugin: PluginInfo, scheme: str, error: PluginError) -> PluginError:
+    refusal = type(error)(f"plugin for {scheme}:// cannot be used: {plugin.label}: {error.message}", hint=error.hint)
+    refusal.__cause__ = error
+    return refusal
+
+
+def _report_unknown(disabled: frozenset[str], installed: set[str]) -> None:
+    """Log names in NIM_PLUGINS_DISABLED that no installed plugin has: most likely misspelled."""
+    unknown = sorted(disabled - installed)
+    if unknown:
+        _log_warning("unknown_plugin_disabled", names=unknown, installed=sorted(installed))
+
+
+def _report_quarantined(quarantined: list[PluginInfo], strict: bool) -> None:
+    """Log plugins that could not be loaded, or raise for all of them when the user asked for that."""
+    if quarantined and strict:
+        raise _strict_error(quarantined)
+    for plugin in quarantined:
+        _log_warning("plugin_quarantined", **_identity(plugin), reason=plugin.reason, hint=plugin.hint)
+
+
+def _strict_error(quarantined: list[PluginInfo]) -> PluginError:
+    """Return one error for all, of their common class where they have one."""
+    errors = [plugin.error for plugin in quarantined if plugin.error is not None]
+    classes = {type(error) for error in errors}
+    kind = classes.pop() if len(classes) == 1 else PluginError
+    reasons = "; ".join(f"{plugin.label}: {plugin.reason}" for plugin in quarantined)
+    hint = errors[0].hint if len(errors) == 1 else "unset NIM_PLUGIN_STRICT to work without these plugins"
+    failure = kind(f"plugins cannot be loaded: {reasons}", hint=hint)
+    failure.__cause__ = errors[0]
+    return failure
+
+
+def _identity(plugin: PluginInfo) -> dict[str, str]:
+    return {"plugin": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
+
+
+def _log_warning(event: str, **facts: object) -> None:
+    import structlog  # slow, and most commands have nothing to warn of
+
+    structlog.get_logger(__name__).warning(event, **facts)

@@ -1,0 +1,21 @@
+"""
+The kit: what a plugin's tests need, and what the project's own tests are made of.
+
+``pytest_plugins = ["nim_core.testing"]`` in a test module or a root ``conftest.py`` brings the fixtures ``corpus``,
+``certificates`` and ``ngc_server``. Everything else is imported from the module that has it:
+
+=====================  ==========================================================================
+``corpus``             a small model as a value, made anew for every run from nothing but a seed
+``manifests``          manifest text for it
+``certificates``       a private CA and a server certificate
+``http_server``        requests and answers as values, an origin that serves them, the log
+``ranged``             answers to ranged and conditional requests
+``faults``             ways to misbehave, and when
+``signed_storage``     an object store behind presigned URLs
+``ngc_server``         a stand-in for NGC, also ``python -m nim_core.testing.ngc_server``
+=====================  ==========================================================================
+
+Importing this package imports neither pytest nor any of these. PYTEST_DONT_REWRITE
+"""
+
+pytest_plugins = ("nim_core.testing.plugin",)

@@ -1,0 +1,36 @@
+"""
+The fixtures of the kit; ``pytest_plugins = ["nim_core.testing"]`` brings them.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nim_core.testing.certificates import Certificates, make_certificates
+from nim_core.testing.corpus import Corpus, sample_corpus
+from nim_core.testing.ngc_models import NgcModel
+from nim_core.testing.ngc_server import NgcServer
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """The sample model, the same in every run."""
+    return sample_corpus()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A private authority and a server certificate."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def ngc_server(corpus: Corpus) -> Iterator[NgcServer]:
+    """A stand-in for NGC with the sample model; fails the test when a credential reached its storage."""
+    with NgcServer([NgcModel(files=corpus.files)], page_size=5) as server:
+        yield server
+    assert server.storage.leaks == []

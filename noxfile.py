@@ -1,0 +1,267 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox[uv]>=2025.5.1"]
+# ///
+"""
+Every check of this repository as a session: ``uv run noxfile.py --list`` shows them.
+
+The plugins are the folders ``plugins/*/pyproject.toml``; a new folder is tested without an edit here. Third parties'
+packages are installed at the versions, and with the hashes, of ``requirements/``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "contracts", "docs"]
+
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+PLUGINS = sorted(path.parent.name for path in Path("plugins").glob("*/pyproject.toml"))
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
+OLDEST = PYTHONS[0]
+LOCK = "requirements/dev.txt"
+NO_WHEELS = "--ignore=tests/packaging/test_wheels.py"
+NO_PLUGINS = (
+    "from importlib.metadata import entry_points; found = entry_points(group='nim_core.plugins'); "
+    "raise SystemExit(f'plugins are installed here: {found}' if found else 0)"
+)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Test the core, each plugin and all of them together, on the Python that runs this."""
+    session.notify(f"core-{HERE}")
+    for name in PLUGINS:
+        session.notify(f"plugin-{HERE}({name})")
+    session.notify(f"together-{HERE}")
+
+
+@nox.session(python=PYTHONS)
+def core(session: nox.Session) -> None:
+    """Test the core with no plugin installed."""
+    install(session, [], groups=["tests"])
+    session.run("python", "-c", NO_PLUGINS)
+    session.run("pytest", "tests", "--ignore=tests/integration", "--ignore=tests/packaging", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("name", [nox.param(name, id=name) for name in PLUGINS])
+def plugin(session: nox.Session, name: str) -> None:
+    """Test one plugin, installed alone beside the core."""
+    install(session, [name], groups=["tests"])
+    session.run("pytest", "--config-file=pyproject.toml", f"plugins/{name}/tests", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def together(session: nox.Session) -> None:
+    """Test all plugins in one installation: real servers, start-up, packaging."""
+    install(session, PLUGINS, groups=["tests"])
+    folders = existing("tests/integration", "tests/packaging")
+    session.run("pytest", *folders, NO_WHEELS, *session.posargs, env=test_environment())
+
+
+@nox.session(python=OLDEST)
+def minimum(session: nox.Session) -> None:
+    """Test everything with the oldest versions that the projects say they accept."""
+    shutil.rmtree(session.virtualenv.location)
+    session.virtualenv.create()
+    session.install("--resolution=lowest-direct", *editables(PLUGINS), "--group=tests")
+    session.run("uv", "pip", "freeze", external=True)
+    folders = existing("tests", *(f"plugins/{name}/tests" for name in PLUGINS))
+    arguments = ("--config-file=pyproject.toml", *folders, NO_WHEELS, *session.posargs)
+    session.run("pytest", *arguments, env=test_environment())
+
+
+@nox.session
+def oracle(session: nox.Session) -> None:
+    """Test our NGC server against NVIDIA's own client, which stays in an environment of its own."""
+    install(session, PLUGINS, groups=["tests"])
+    client = Path(session.create_tmp(), "ngcsdk").resolve()
+    session.run("uv", "venv", "--allow-existing", "--quiet", str(client), external=True)
+    python = client / "bin" / "python"
+    locked = ["--require-hashes", "--requirements=requirements/oracle.txt"]
+    session.run("uv", "pip", "install", "--quiet", f"--python={python}", *locked, external=True)
+    environment = {"NIM_TEST_NGCSDK_PYTHON": str(python)}
+    session.run("pytest", "tests/integration/test_ngc_oracle.py", *session.posargs, env=environment)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every distribution, then install and use the wheels away from this folder."""
+    session.install(f"--constraint={LOCK}", "pytest", "pytest-timeout")
+    folder = Path(session.create_tmp(), "wheels").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run(
+        "uv", "build", "--quiet", "--all-packages", f"--out-dir={folder}", f"--build-constraints={LOCK}", external=True
+    )
+    environment = {**test_environment(), "NIM_TEST_WHEELS": str(folder)}
+    session.run("pytest", "tests/packaging/test_wheels.py", *session.posargs, env=environment)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    tools(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, PLUGINS, groups=["tests", "types"])
+    packages = [f"plugins/{name}/{package_of(name)}" for name in PLUGINS]
+    path = os.pathsep.join(f"plugins/{name}" for name in PLUGINS)
+    session.run("mypy", "nim_core", *packages, env={"MYPYPATH": path})
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Check who may import whom, for the core and for every plugin folder."""
+    install(session, PLUGINS, groups=["contracts"])
+    config = Path(session.create_tmp(), "importlinter.ini")
+    config.write_text(import_contracts(PROJECT["tool"]["importlinter"], PLUGINS), encoding="utf-8")
+    session.run("lint-imports", f"--config={config}")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that generated pages are up to date and that links lead somewhere."""
+    install(session, PLUGINS, groups=["tests"])
+    session.run("pytest", "tests/packaging/test_docs.py", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Download a model from a server on this machine, twice: over the network, then from the cache."""
+    install(session, PLUGINS, extras="[testing]")
+    session.run("python", "bench/demo.py", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure; say what with ``-- NAME``."""
+    install(session, PLUGINS, groups=["tests"])
+    session.run("python", "bench", *session.posargs)
+
+
+@nox.session(python=False, default=False)
+def pythons(session: nox.Session) -> None:
+    """Say where each supported Python is on this machine, and why one is missing."""
+    missing = [version for version in PYTHONS if not find_python(session, version)]
+    if missing and os.environ.get("CI"):
+        session.error(f"not on this machine: Python {', '.join(missing)}")
+
+
+@nox.session(python=False, default=False)
+def lock(session: nox.Session) -> None:
+    """Write requirements/ anew from the pyproject files; ``-- --upgrade`` moves to the newest versions."""
+    everything = ["pyproject.toml", *(f"plugins/{name}/pyproject.toml" for name in PLUGINS)]
+    compile_requirements(session, LOCK, *everything, "--extra=testing", "--group=dev", *session.posargs)
+    compile_requirements(session, "requirements/runtime.txt", *everything, f"--constraint={LOCK}", *session.posargs)
+    compile_requirements(session, "requirements/oracle.txt", "requirements/oracle.in", *session.posargs)
+
+
+def install(session: nox.Session, plugins: Sequence[str], *, groups: Sequence[str] = (), extras: str = "") -> None:
+    """Install the core and ``plugins`` from this folder, and their dependencies as locked."""
+    locked = [f"--constraint={LOCK}", f"--build-constraints={LOCK}"] if session.venv_backend == "uv" else []
+    session.install(*locked, *editables(plugins, extras), *(f"--group={group}" for group in groups))
+
+
+def tools(session: nox.Session, group: str) -> None:
+    """Install the tools of ``group`` alone, as locked."""
+    locked = [f"--constraint={LOCK}"] if session.venv_backend == "uv" else []
+    session.install(*locked, f"--group={group}")
+
+
+def editables(plugins: Sequence[str], extras: str = "") -> list[str]:
+    """Return the arguments that install the core and ``plugins`` from this folder."""
+    return [f"--editable=.{extras}", *(f"--editable=plugins/{name}" for name in plugins)]
+
+
+def existing(*paths: str) -> list[str]:
+    """Return those of ``paths`` that are there."""
+    return [path for path in paths if Path(path).exists()]
+
+
+def test_environment() -> dict[str, str]:
+    """Return where the tests of packaging find the tools that run this."""
+    return {"NIM_TEST_NOX_PYTHON": sys.executable, "NIM_TEST_UV": shutil.which("uv") or ""}
+
+
+def package_of(name: str) -> str:
+    """Return the import package of the plugin in folder ``name``."""
+    data = tomllib.loads(Path("plugins", name, "pyproject.toml").read_text(encoding="utf-8"))
+    return str(data["project"]["name"]).replace("-", "_")
+
+
+def import_contracts(table: Mapping[str, Any], plugins: Sequence[str]) -> str:
+    """
+    Return the contracts of ``table`` as an ini file, with the list of plugins replaced by ``plugins``.
+
+    Args:
+        table: ``[tool.importlinter]`` of pyproject.toml, which names the plugins known when it was written.
+        plugins: Names of the plugin folders.
+    """
+    packages = [package_of(name) for name in plugins]
+    known = {name for name in table["root_packages"] if name != "nim_core"}
+    sections = [f"[importlinter]\nroot_packages =\n{indented(['nim_core', *packages])}"]
+    for number, contract in enumerate(table["contracts"]):
+        lines = [f"[importlinter:contract:{number}]"]
+        for key, value in contract.items():
+            if isinstance(value, list):
+                lines.append(f"{key} =\n{indented(packages if set(value) == known else value)}")
+            else:
+                lines.append(f"{key} = {value}")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections) + "\n"
+
+
+def indented(values: Sequence[str]) -> str:
+    """Return ``values`` one a line, as an ini file continues a value."""
+    return "\n".join(f"    {value}" for value in values)
+
+
+def find_python(session: nox.Session, version: str) -> bool:
+    """Print where Python ``version`` is and return True, or print why it is not there and return False."""
+    command = ("uv", "python", "find", "--no-project", version)
+    answer = str(session.run(*command, external=True, silent=True, log=False, success_codes=[0, 2])).strip()
+    print(f"Python {version}: {answer}")
+    return Path(answer).exists()
+
+
+def compile_requirements(session: nox.Session, output: str, *arguments: str) -> None:
+    """Write the locked form of ``arguments`` to ``output``: versions and hashes, no addresses, nothing of ours."""
+    own = ["nim-core", *(package_of(name).replace("_", "-") for name in PLUGINS)]
+    session.run(
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        f"--python-version={OLDEST}",
+        "--generate-hashes",
+        "--no-annotate",
+        "--custom-compile-command=uv run noxfile.py -s lock",
+        *(f"--no-emit-package={name}" for name in own),
+        f"--output-file={output}",
+        *arguments,
+        external=True,
+        env={"UV_FIND_LINKS": ""},
+    )
+
+
+if __name__ == "__main__":
+    nox.main()

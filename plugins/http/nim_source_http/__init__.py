@@ -1,0 +1,1 @@
+"""Files behind plain URLs: ``http://`` and ``https://``."""

@@ -1,0 +1,1 @@
+"""Models that are on this machine already: ``local:///absolute/path``."""

@@ -1,0 +1,1 @@
+"""NGC as a source of models for nim-core."""

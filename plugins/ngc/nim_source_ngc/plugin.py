@@ -1,0 +1,30 @@
+"""The hooks NGC implements."""
+
+from __future__ import annotations
+
+from nim_core.hookspecs import hookimpl
+from nim_core.types import Capabilities, Credential, CredentialRequest, SourceSpec, UriStyle
+from nim_source_ngc.credentials import ENVIRONMENT, find_credential
+from nim_source_ngc.source import NgcSource
+
+
+@hookimpl
+def nim_register_sources() -> list[SourceSpec]:
+    """Declare the scheme ``ngc``."""
+    return [
+        SourceSpec(
+            name="ngc",
+            schemes=("ngc",),
+            uri_style=UriStyle.REPOSITORY,
+            summary="models of NVIDIA's NGC catalogue and of proxies that speak its API",
+            factory=NgcSource,
+            capabilities=Capabilities(overridable=True),
+            environment=ENVIRONMENT,
+        )
+    ]
+
+
+@hookimpl(trylast=True)
+def nim_provide_credential(request: CredentialRequest) -> Credential | None:
+    """Find the NGC key of this user."""
+    return find_credential(request.variables) if request.source == "ngc" else None

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nim_core.cli.app import command
+from nim_core.cli.argv import Declared, UnreadableArgumentError, normalise
+
+DOCUMENTED = ("--all", "--profiles", "--lora", "--model-uri", "--manifest-file", "--model-cache-path", "--use-cache")
+OURS = ("--verify-checksums", "--no-verify-checksums", "--force", "--json")
+OPTIONS = (
+    Declared(names=("--all",), values="none"),
+    Declared(names=("-p", "--profiles"), values="many"),
+    Declared(names=("--model-uri",), values="one"),
+    Declared(names=("--manifest-file",), values="one"),
+    Declared(names=("--model",), values="one"),
+)
+
+
+class Unreadable(Exception):
+    """The oracle refuses the arguments."""
+
+
+class Oracle(argparse.ArgumentParser):
+    """The documented usage as argparse reads it; repeated ``--profiles`` add up, the one wish of our own."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("--all", action="store_true", dest="every")
+        self.add_argument("-p", "--profiles", nargs="*", action="extend")
+        self.add_argument("--lora", action="store_true")
+        self.add_argument("--model-uri")
+        self.add_argument("--manifest-file")
+        self.add_argument("--model-cache-path")
+        self.add_argument("--use-cache", action="store_true")
+        self.add_argument("--verify-checksums", action=argparse.BooleanOptionalAction, default=True)
+        self.add_argument("--force", action="store_true")
+        self.add_argument("--json", action="store_true", dest="as_json")
+
+    def error(self, message: str) -> NoReturn:
+        raise Unreadable(message)
+
+
+def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
+    try:
+        values = vars(Oracle().parse_args(arguments))
+    except Unreadable:
+        return None
+    return {name: value or None if name == "profiles" else value for name, value in values.items()}
+
+
+def read_by_command(arguments: list[str]) -> dict[str, object] | None:
+    try:
+        context = command("download-to-cache").make_context("download-to-cache", arguments, obj=None)
+    except Exception as error:
+        assert type(error).__name__ in {"UsageError", "NoSuchOption", "BadOptionUsage"}, error
+        return None
+    as_text = {
+        name: str(value)
+        for name, value in context.params.items()
+        if name in {"manifest_file", "model_cache_path"} and value is not None
+    }
+    return context.params | as_text | {"profiles": context.params["profiles"] or None}
+
+
+options = st.sampled_from([*DOCUMENTED, *OURS])
+abbreviations = options.flatmap(lambda name: st.integers(3, len(name)).map(lambda length: name[:length]))
+values = st.sampled_from(
+    ["a", "b/c", "x=y", "-1", "-.5", "-", "with blank", "-with blank", "--with blank", "é", "a" * 64]
+)
+unknown = st.sampled_from(["--nope", "-x", "-xp", "--all=1", "--profile-s", "-1x"])
+attached = st.builds(lambda name, value: f"{name}={value}", abbreviations, values)
+short = st.one_of(st.just("-p"), values.map(lambda value: f"-p{value}"), values.map(lambda value: f"-p={value}"))
+tokens = st.one_of(options, abbreviations, values, values, attached, short, unknown)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(tokens, max_size=7))
+def test_reads_as_argparse_does(arguments: list[str]) -> None:
+    assert read_by_command(arguments) == read_by_argparse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--profile", "x"], ["--profiles", "x"]),
+        (["--profiles", "x", "y"], ["--profiles", "x", "--profiles", "y"]),
+        (["-p", "x", "y", "--all"], ["-p", "x", "-p", "y", "--all"]),
+        (["-px"], ["-p", "x"]),
+        (["--profiles"], []),
+        (["--profiles", "--all"], ["--all"]),
+        (["--profiles="], ["--profiles", ""]),
+        (["--manifest=m.yaml"], ["--manifest-file", "m.yaml"]),
+        (["--model", "x"], ["--model", "x"]),
+        (["--model-uri", "-"], ["--model-uri", "-"]),
+        (["--model-uri", "store://a/b?file=c=d"], ["--model-uri", "store://a/b?file=c=d"]),
+        (["--", "--profiles", "x"], ["--", "--profiles", "x"]),
+        (["--profiles", "x", "--", "y"], ["--profiles", "x", "--", "y"]),
+        (["--unknown", "-z", "word"], ["--unknown", "-z", "word"]),
+    ],
+)
+def test_spells_out(arguments: list[str], expected: list[str]) -> None:
+    assert normalise(arguments, OPTIONS) == expected
+
+
+def test_an_abbreviation_of_several_options_names_them() -> None:
+    with pytest.raises(UnreadableArgumentError) as caught:
+        normalise(["--m", "x"], OPTIONS)
+    assert str(caught.value) == "ambiguous option: --m could match --model-uri, --manifest-file, --model"
+
+
+@pytest.mark.parametrize("arguments", [["--model-uri"], ["--model-uri", "--all"], ["--model-uri", "--", "x"]])
+def test_an_option_without_its_value(arguments: list[str]) -> None:
+    with pytest.raises(UnreadableArgumentError, match="option --model-uri needs a value"):
+        normalise(arguments, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("abbreviation", "name"),
+    [("--profile", "profiles"), ("--manifest", "manifest_file"), ("--model-cache", "model_cache_path")],
+)
+def test_abbreviations_in_use_stay_unambiguous(abbreviation: str, name: str) -> None:
+    params = read_by_command([abbreviation, "x"])
+    assert params is not None
+    assert params[name] in ("x", ["x"])
+
+
+@given(st.lists(tokens, max_size=7))
+def test_spelling_out_twice_changes_nothing(arguments: list[str]) -> None:
+    try:
+        once = normalise(arguments, OPTIONS)
+    except UnreadableArgumentError:
+        return
+    assert normalise(once, OPTIONS) == once

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+
+Projects = dict[str, dict[str, Any]]
+
+
+def plugins(projects: Projects) -> Projects:
+    """Return the projects of the plugin folders."""
+    return {name: project for name, project in projects.items() if name != "nim-core"}
+
+
+def test_projects_agree_on_what_users_filter_by(projects: Projects) -> None:
+    core = projects["nim-core"]["project"]
+    pythons = [line for line in core["classifiers"] if line.startswith("Programming Language")]
+    for name, project in plugins(projects).items():
+        facts = project["project"]
+        assert facts["requires-python"] == core["requires-python"], name
+        assert facts["license"] == core["license"], name
+        assert [line for line in facts["classifiers"] if line.startswith("Programming Language")] == pythons, name
+        assert "Typing :: Typed" in facts["classifiers"], name
+        assert facts["readme"] == "README.md", name
+
+
+def test_every_plugin_says_which_core_it_works_with(projects: Projects) -> None:
+    for name, project in plugins(projects).items():
+        core = [Requirement(line) for line in project["project"]["dependencies"] if line.startswith("nim-core")]
+        assert len(core) == 1, name
+        assert core[0].specifier.contains(projects["nim-core"]["project"]["version"], prereleases=True), name
+        assert not core[0].specifier.contains("2.0"), name
+
+
+def test_every_plugin_comes_in_by_the_entry_point_of_its_folder_name(projects: Projects) -> None:
+    for name, project in plugins(projects).items():
+        folder = name.removeprefix("nim-source-").removeprefix("nim-backend-")
+        package = name.replace("-", "_")
+        assert project["project"]["entry-points"] == {"nim_core.plugins": {folder: f"{package}.plugin"}}, name
+        assert (ROOT / "plugins" / folder / package / "py.typed").is_file(), name
+
+
+def test_extras_name_plugins_and_all_names_every_extra(projects: Projects) -> None:
+    extras = dict(projects["nim-core"]["project"]["optional-dependencies"])
+    everything = Requirement(extras.pop("all")[0])
+    del extras["testing"]
+    assert everything.name == "nim-core"
+    assert set(everything.extras) == set(extras)
+    for extra, requirements in extras.items():
+        assert len(requirements) == 1
+        assert requirements[0] in projects
+        assert requirements[0].endswith(f"-{extra}")
+
+
+def test_licence_is_the_same_everywhere() -> None:
+    core = (ROOT / "LICENSE").read_bytes()
+    copies = list((ROOT / "plugins").glob("*/LICENSE"))
+    assert len(copies) == len(list((ROOT / "plugins").glob("*/pyproject.toml")))
+    assert [path for path in copies if path.read_bytes() != core] == []
+
+
+def test_import_contracts_name_every_module_of_the_core(projects: Projects) -> None:
+    contract = {"errors", "hookspecs", "testing", "types"}
+    layers, plugins_only, _ = projects["nim-core"]["tool"]["importlinter"]["contracts"]
+    entries = [
+        path for path in (ROOT / "nim_core").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    ]
+    modules = {path.stem for path in entries} - {"__init__", "__main__"}
+    layered = {name.strip().removeprefix("nim_core.") for row in layers["layers"] for name in re.split("[|:]", row)}
+    forbidden = {name.removeprefix("nim_core.") for name in plugins_only["forbidden_modules"]}
+    assert layered == modules - {"testing"}
+    assert forbidden == modules - contract
+
+
+def test_pytest_is_strict(projects: Projects) -> None:
+    options = projects["nim-core"]["tool"]["pytest"]["ini_options"]
+    assert options["filterwarnings"][0] == "error"
+    assert options["timeout"] > 0
+    assert options["xfail_strict"] is True
