@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from attrs import frozen
 
-from nim_core.cli.generated import check_writable, make_manifest, profile_for
+from nim_core.cli.generated import check_writable, is_there, make_manifest, profile_for
 from nim_core.cli.logging import HUMAN
 from nim_core.cli.naming import short_name
 from nim_core.cli.render import watch
@@ -82,7 +82,7 @@ def _targets(request: Request, options: DownloadOptions, registry: Registry, ses
 
 def _model_target(text: str, manifest_file: Path | None, cache_path: Path, registry: Registry) -> Target:
     uri = registry.parse_uri(text)
-    if manifest_file is not None and manifest_file.exists():
+    if manifest_file is not None and is_there(manifest_file):
         profile = profile_for(uri, load_manifest(manifest_file, cache_dir=cache_path))
         return _profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:

@@ -19,7 +19,7 @@ from nim_core.manifest import Manifest, ManifestFile, Profile
 from nim_core.plan import Present, Wanted
 from nim_core.types import DIGEST_HEX_LENGTHS, ModelUri
 
-__all__ = ["MODEL_URI_TAG", "check_writable", "make_manifest", "profile_for"]
+__all__ = ["MODEL_URI_TAG", "check_writable", "is_there", "make_manifest", "profile_for"]
 
 MODEL_URI_TAG: Final = "model_uri"
 
@@ -78,6 +78,17 @@ def profile_for(uri: ModelUri, manifest: Manifest) -> Profile:
     return profile
 
 
+def is_there(path: Path) -> bool:
+    """Say whether something is at ``path``; where that cannot be told, using it will say why."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def check_writable(path: Path) -> None:
     """
     See that a file can be written at ``path``, before hours go into what it will say.
@@ -86,7 +97,7 @@ def check_writable(path: Path) -> None:
         ManifestError: Its folder does not exist.
         CachePermissionError: Its folder cannot be written.
     """
-    if not path.parent.is_dir():
+    if not is_there(path.parent):
         raise ManifestError(f"no folder for the manifest to write: {path.parent}", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise CachePermissionError(

@@ -23,7 +23,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from nim_core.errors import DigestMismatchError, NimError, SizeMismatchError, SourceError
+from nim_core.errors import NimError, SourceError
 from nim_core.transfer.curl import CurlLoop, Ended, Request, Timeouts
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
 from nim_core.transfer.frontier import Frontier, HashPool
@@ -35,9 +35,9 @@ from nim_core.transfer.retry import backoff_seconds
 from nim_core.transfer.sinks import FileSink, MemorySink
 from nim_core.transfer.storage import storage_error
 from nim_core.transfer.streams import copy_stream, digest_file
+from nim_core.transfer.telling import Teller
 from nim_core.transfer.workers import Batcher, Workers
 from nim_core.types import Digest, HttpObject, LocalObject, Location, Secret, StreamObject, TransferEvent
-from nim_core.types.events import EventKind
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -128,7 +128,7 @@ class Engine:
         self._network = network
         self._folder = folder
         self._publish = publish
-        self._emit = emit
+        self._teller = Teller(emit)
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[FileTask] = deque()
@@ -199,7 +199,7 @@ class Engine:
         if task is not None and isinstance(error, SourceError) and error.uri is None:
             error.uri = task.job.identity.display
         if task is not None:
-            self._tell(task, "failed", reason=str(error))
+            self._teller.tell(task, "failed", reason=str(error))
         self._error = error
 
     def _shutdown(self, tasks: Sequence[FileTask]) -> None:
@@ -290,7 +290,7 @@ class Engine:
         task.adopt()
         task.reported = task.received
         self._follow(task)
-        self._tell(task, "started", bytes_=task.received)
+        self._teller.tell(task, "started", count=task.received)
 
     def _follow(self, task: FileTask) -> None:
         """Have a new digest follow the bytes of a file."""
@@ -393,7 +393,7 @@ class Engine:
             self._give_up(flight, decision)
             return
         task.relocations += 1
-        self._tell_of(flight, "retry", decision)
+        self._teller.trouble(task, flight.part, "retry", decision.error)
         self._locate(task)
 
     def _single(self, flight: Flight, decision: Decision) -> None:
@@ -411,7 +411,7 @@ class Engine:
 
     def _start_over(self, task: FileTask, reason: str) -> None:
         """Forget all bytes of a file and begin again, as soon as no request writes to it any more."""
-        self._tell(task, "restart", bytes_=-task.reported, reason=reason)
+        self._teller.tell(task, "restart", count=-task.reported, reason=reason)
         task.reported = 0
         task.generation += 1
         task.stale = True
@@ -439,7 +439,7 @@ class Engine:
             self._host_pause[task.host] = now + decision.delay
         delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
         part.not_before = now + delay
-        self._tell_of(flight, "retry", decision, delay)
+        self._teller.trouble(task, part, "retry", decision.error, delay)
         if task.source is None or (task.unranged and part.done):
             self._start_over(task, str(decision.error))
 
@@ -459,7 +459,9 @@ class Engine:
     # -------------------------------------------------------------------------------------------- digests, publication
     def _damaged(self, task: FileTask, part: Part) -> None:
         task.cursor = min(task.cursor, part.number)
-        self._tell(task, "restart", bytes_=-(part.length or 0), offset=part.offset, reason="damaged since the last run")
+        self._teller.tell(
+            task, "restart", count=-(part.length or 0), offset=part.offset, reason="damaged since the last run"
+        )
         task.reported = task.received
 
     def _hashed(self, task: FileTask, frontier: Frontier, digests: tuple[Digest, ...]) -> None:
@@ -491,7 +493,7 @@ class Engine:
 
     def _judge(self, task: FileTask, path: Path, digests: tuple[Digest, ...], *, outside: bool = False) -> None:
         """Compare digests and size with what was promised, then hand the file on or fetch it again."""
-        error = self._mismatch(task, digests)
+        error = task.mismatch(digests, verify=self._options.verify)
         if error is not None:
             self._repair(task, path, error)
             return
@@ -505,20 +507,6 @@ class Engine:
             outside=outside,
         )
         self._publisher.put((task, verified))
-
-    def _mismatch(self, task: FileTask, digests: tuple[Digest, ...]) -> NimError | None:
-        listed = task.job.file.size
-        if listed is not None and task.size != listed:
-            return SizeMismatchError(f"size of {task.job.identity.display}: {task.size}, listed as {listed}")
-        computed = {digest.algorithm: digest for digest in digests}
-        for expected in task.job.file.digests if self._options.verify else ():
-            found = computed.get(expected.algorithm)
-            if found is not None and found != expected:
-                where = f" from {task.host}" if task.host else ""
-                return DigestMismatchError(
-                    f"wrong content of {task.job.identity.display}{where}: {found}, not {expected}"
-                )
-        return None
 
     def _repair(self, task: FileTask, path: Path, error: NimError) -> None:
         """Fetch wrong content again, on fresh connections, the second time as a single stream; then give up."""
@@ -548,8 +536,8 @@ class Engine:
             self._active.remove(task)
         if task.partial is not None:
             task.partial.discard()
-        self._report(task)
-        self._tell(task, "published", bytes_=verified.size)
+        self._teller.progress(task)
+        self._teller.tell(task, "published", count=verified.size)
 
     # --------------------------------------------------------------------------------------------------------- telling
     def _tick(self) -> None:
@@ -558,44 +546,10 @@ class Engine:
             return
         self._next_tick = now + _TICK_SECONDS
         for task in self._active:
-            self._report(task)
+            self._teller.progress(task)
             frontier = self._frontiers.get(task)
             if frontier is not None:
                 self._hashing.poke(frontier)
-
-    def _report(self, task: FileTask) -> None:
-        received = task.received
-        if received > task.reported:
-            self._tell(task, "progress", bytes_=received - task.reported)
-            task.reported = received
-
-    def _tell_of(self, flight: Flight, kind: EventKind, decision: Decision, seconds: float | None = None) -> None:
-        offset = flight.part.offset + flight.part.done
-        self._tell(flight.task, kind, offset=offset, seconds=seconds, reason=str(decision.error))
-
-    def _tell(
-        self,
-        task: FileTask,
-        kind: EventKind,
-        *,
-        bytes_: int | None = None,
-        offset: int | None = None,
-        seconds: float | None = None,
-        reason: str | None = None,
-    ) -> None:
-        self._emit(
-            TransferEvent(
-                kind=kind,
-                uri=task.job.identity.display,
-                file=task.job.file.path,
-                bytes=bytes_,
-                total=task.size,
-                host=task.host or None,
-                offset=offset,
-                seconds=seconds,
-                reason=reason,
-            )
-        )
 
 
 def _raise_handle_limit() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from attrs import define, field, frozen
 
+from nim_core.errors import DigestMismatchError, NimError, SizeMismatchError
 from nim_core.transfer.journal import FileRecord, Partial, PartRecord
 from nim_core.types import Digest, HttpObject, Location, ModelUri, RemoteFile, Secret
 
@@ -244,3 +245,23 @@ class FileTask:
         """Write a finished part down."""
         if self.partial is not None and self.size is not None and not self.single:
             self.partial.finish_part(PartRecord(number=part.number, crc=part.crc))
+
+    def mismatch(self, digests: Iterable[Digest], *, verify: bool) -> NimError | None:
+        """
+        Return what is wrong with the content. None when nothing is.
+
+        Args:
+            digests: What was computed.
+            verify: Whether expected digests count; the size always does.
+        """
+        listed = self.job.file.size
+        name = self.job.identity.display
+        if listed is not None and self.size != listed:
+            return SizeMismatchError(f"wrong size of {name}: {self.size}, listed as {listed}")
+        computed = {digest.algorithm: digest for digest in digests}
+        for expected in self.job.file.digests if verify else ():
+            found = computed.get(expected.algorithm, expected)
+            if found != expected:
+                where = f" from {self.host}" if self.host else ""
+                return DigestMismatchError(f"wrong content of {name}{where}: {found}, not {expected}")
+        return None

@@ -23,6 +23,9 @@ class UriStyle(enum.Enum):
 
 
 _USERINFO = re.compile(r"^[^/]*@")
+_SIGNED = re.compile(
+    r"(?i)([?&](?:[^=&]*(?:signature|credential|token|secret|password|api_?key)|sig|key)=)[^&]*",
+)
 
 
 @frozen(kw_only=True)
@@ -51,8 +54,8 @@ class ModelUri:
 
     @property
     def display(self) -> str:
-        """The URI without userinfo, for messages, logs and receipts."""
-        return f"{self.scheme}://" + _USERINFO.sub("", str(self).partition("://")[2])
+        """The URI without userinfo and without what signs a URL, for messages, logs and receipts."""
+        return f"{self.scheme}://" + _SIGNED.sub(r"\1***", _USERINFO.sub("", str(self).partition("://")[2]))
 
     def __repr__(self) -> str:
         return f"ModelUri({self.display!r})"

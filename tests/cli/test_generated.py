@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,8 +93,36 @@ def test_there_is_no_folder_to_write_to(tmp_path: Path) -> None:
     assert caught.value.hint == f"mkdir -p {tmp_path / 'missing'}"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_the_folder_cannot_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(CachePermissionError, match="may not write to"):
-        check_writable(tmp_path / "m.json")
+@pytest.fixture
+def closed_folder() -> Iterator[Path]:
+    """A folder that everybody may see and nobody but root may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        yield Path(folder)
+
+
+def as_nobody(action: Callable[[], None]) -> int:
+    """Do ``action`` in a process without rights; return 0 when it did not raise CachePermissionError, else 62."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            action()
+            code = 0
+        except CachePermissionError as error:
+            code = error.exit_code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_the_folder_cannot_be_written(closed_folder: Path) -> None:
+    assert as_nobody(lambda: check_writable(closed_folder / "m.json")) == 62
+
+
+def test_the_folder_cannot_be_looked_into(closed_folder: Path) -> None:
+    (closed_folder / "deep").mkdir(mode=0o700)
+    closed_folder.chmod(0o500)
+    assert as_nobody(lambda: check_writable(closed_folder / "deep" / "m.json")) == 62

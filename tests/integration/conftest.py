@@ -7,15 +7,12 @@ certificate is known unless a test says so. They run in a folder that has nothin
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sysconfig
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
-from nim_core.testing.corpus import Content, Corpus
-from nim_core.testing.faults import Fault
-from nim_core.testing.http_server import Response
+from nim_core.testing.corpus import Corpus
 from nim_core.testing.manifests import manifest_for, profile_id
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
@@ -45,7 +40,6 @@ AS_OTHER_USER = (
     "--clear-groups",
     "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search",
-    "--bounding-set=-all,+dac_read_search",
 )
 
 
@@ -282,68 +276,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     assert [request.target for server in running for request in server.storage.leaks] == []
 
 
-# ------------------------------------------------------------------------------------------- answers that are held back
-@define(eq=False)
-class Gate:
-    """
-    Stops bodies on their way until it is opened.
-
-    Attributes:
-        reached: Set when the first body has come to it.
-        opened: Set when it lets everything through.
-    """
-
-    reached: threading.Event = field(factory=threading.Event)
-    opened: threading.Event = field(factory=threading.Event)
-
-    def hold(self, after: int) -> Fault:
-        """Return a fault that sends ``after`` bytes (full mebibytes) and the rest once the gate is open."""
-        return lambda response: evolve(response, body=_Held(whole=response.body, after=after, gate=self))
-
-    def wait_for_client(self) -> None:
-        """Wait until a body has come to the gate."""
-        assert self.reached.wait(RUN_SECONDS), "nobody came this far"
-
-
-@frozen(kw_only=True)
-class _Held(Content):
-    whole: Content
-    after: int
-    gate: Gate
-
-    @property
-    def size(self) -> int:
-        return self.whole.size
-
-    def read(self, start: int, stop: int) -> bytes:
-        if start >= self.after:
-            self.gate.reached.set()
-            self.gate.opened.wait(RUN_SECONDS)
-        return self.whole.read(start, stop)
-
-
-@pytest.fixture
-def gate(serve: Serve) -> Iterator[Gate]:
-    """A gate, opened before the servers of the test end."""
-    made = Gate()
-    yield made
-    made.opened.set()
-
-
-def whole_instead_of_range(response: Response) -> Response:
-    """Send all of a file where a part was asked for, as servers do that do not know ranges."""
-    if response.status != 206:
-        return response
-    headers = {name: value for name, value in response.headers.items() if name != "Content-Range"}
-    return Response(headers=headers, body=getattr(response.body, "whole", response.body))
-
-
-@pytest.fixture
-def ignores_ranges() -> Fault:
-    """A fault."""
-    return whole_instead_of_range
-
-
 # -------------------------------------------------------------------------------------------------- what needs root
 def _as_root(what: str) -> None:
     if os.geteuid() != 0:
@@ -421,26 +353,15 @@ def _installed(name: str, package: str) -> str:
     return found
 
 
-# ------------------------------------------------------------------------------------------------- a corporate proxy
-_SQUID = """
-http_port 127.0.0.1:0
-{auth}
-{rules}
-http_access allow all
-cache deny all
-cache_effective_user proxy
-shutdown_lifetime 0 seconds
-strip_query_terms off
-pinger_enable off
-pid_filename none
-netdb_filename none
-coredump_dir {folder}
-logformat plain %rm %ru %>Hs
-access_log stdio:{folder}/access.log logformat=plain
-cache_log {folder}/cache.log
-"""
-_SQUID_AUTH = """
-auth_param basic program /usr/lib/squid/basic_ncsa_auth {folder}/passwords
-acl known proxy_auth REQUIRED
-http_access deny !known
-"""
+@pytest.fixture(scope="module")
+def module_machine() -> Callable[[Path, NgcModel], Machine]:
+    """Return a function that makes a machine in a folder, with a model in its cache and ``manifest.yaml`` beside."""
+
+    def fill(folder: Path, model: NgcModel) -> Machine:
+        machine = Machine.in_folder(folder)
+        (folder / "manifest.yaml").write_text(manifest_for(model), encoding="utf-8")
+        with NgcServer([model]) as server:
+            machine.run("--manifest-file", folder / "manifest.yaml", env=server.environment()).check()
+        return machine
+
+    return fill

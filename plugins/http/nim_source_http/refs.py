@@ -13,8 +13,8 @@ from nim_core.errors import InvalidUriError
 from nim_core.types import BasicPair, CacheKey, ModelUri, check_relative_path
 
 _SENT_AS_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F))
-_REST = re.compile(r"(?:(?P<userinfo>[^/?#]*)@)?(?P<host>[^/?#@\\\s]+)(?P<target>.*)")
-_DEFAULT_PORT = re.compile(r"(?<=^http:):80$|(?<=^https:):443$")
+_REST = re.compile(r"(?:(?P<userinfo>[^/?#]*)@)?(?P<host>[^/?#@\\\s]+)(?P<target>(?:[/?#].*)?)")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 @frozen(kw_only=True)
@@ -23,7 +23,7 @@ class HttpRef:
     One file behind a URL.
 
     Attributes:
-        origin: Scheme, host and port, the host in lower case.
+        origin: Scheme, host in lower case, and port unless it is the scheme's own.
         target: Path and query, sent to the letter; only what a request cannot carry (blanks, non-ASCII) is encoded.
         name: What to call the file: the last part of the path, decoded once; the encoded part where the decoded one is
             not a safe file name, and ``index`` where that is none either.
@@ -59,7 +59,7 @@ def http_ref(uri: ModelUri) -> HttpRef:
     match = _REST.fullmatch(uri.location)
     if match is None:
         raise InvalidUriError(f"no host in URI: {uri.scheme}://...", hint="the form is https://HOST/PATH")
-    origin = f"{uri.scheme}://{match['host'].lower()}"
+    origin = f"{uri.scheme}://{match['host'].lower().removesuffix(_DEFAULT_PORTS[uri.scheme])}"
     if "#" in match["target"]:
         raise InvalidUriError(f"fragment in URI of host {origin}", hint="write %23 for a # that belongs to the name")
     target = quote(match["target"], safe=_SENT_AS_IS)

@@ -60,14 +60,14 @@ class HttpSource:
         facts = self._listed[ref.url] = self._ask(ref, self._headers(ref, uri))
         return Listing(uri=uri, files=(RemoteFile(path=ref.name, size=facts.size, digests=facts.digests),))
 
-    def locate(self, uri: ModelUri, file: RemoteFile) -> HttpObject:
+    def locate(self, uri: ModelUri, file: RemoteFile) -> HttpObject:  # noqa: ARG002 - every URI is one file
         """Return the URL without userinfo, and what signs in to it; what a listing found out is used once."""
         ref = http_ref(uri)
         headers = self._headers(ref, uri)
         facts = self._listed.pop(ref.url, None) or self._ask(ref, headers)
         return HttpObject(url=ref.url, headers=headers, ranges=facts.ranges, validator=facts.validator, size=facts.size)
 
-    def cache_key(self, uri: ModelUri, pinned: str | None) -> CacheKey:
+    def cache_key(self, uri: ModelUri, pinned: str | None) -> CacheKey:  # noqa: ARG002 - URLs have no revisions
         """Return the place for the file; see :func:`~nim_source_http.refs.cache_key_of` for what its identity is."""
         return cache_key_of(http_ref(uri))
 

@@ -1,0 +1,345 @@
+"""What a user sees of ``download-to-cache`` when all goes well, and when the cache has been meddled with."""
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+import yaml
+
+from nim_core.testing.corpus import PatternContent, inline, sample_corpus
+from nim_core.testing.manifests import DEFAULT_TAGS, profile_id
+from nim_core.testing.ngc_models import NgcModel
+from nim_core.testing.ngc_server import NgcServer
+
+pytest_plugins = ["nim_core.testing"]
+
+MODEL = NgcModel(files=sample_corpus(shard_size=3_000_000).files)
+SMALL = NgcModel(files={"config.json": inline("{}\n"), "weights.bin": PatternContent(length=70_000)})
+SHARD = "model-00001-of-00002.safetensors"
+KEYS = {"nvapi": NgcServer.nvapi_key, "legacy": NgcServer.legacy_key}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, module_machine):
+    """A cache that has the model, to be copied."""
+    return module_machine(tmp_path_factory.mktemp("filled"), MODEL)
+
+
+@pytest.fixture
+def has_model(machine, filled):
+    """A machine whose cache has the model, and a manifest; no server, no key."""
+    filled.cache.copied_to(machine.cache.path, "-a")
+    manifest = machine.folder / "manifest.yaml"
+    shutil.copy(filled.folder / "manifest.yaml", manifest)
+    return machine, manifest
+
+
+# ------------------------------------------------------------------------------------------------------ the first time
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+def test_a_profile_arrives_whole_and_verified(key, machine, serve):
+    served = serve(MODEL, page_size=2)
+    machine.environment = served.server.environment(key)
+    ended = machine.run("--manifest-file", served.manifest, "--profiles", served.profile).check()
+
+    assert machine.cache.differences(MODEL) == []
+    for name in MODEL.files:
+        link = machine.cache.link(MODEL, name)
+        assert not link.readlink().is_absolute()
+        assert link.resolve() == machine.cache.blob(MODEL, name).resolve(strict=True)
+    assert len(machine.cache.blobs) == len({content.digest("blake3") for content in MODEL.files.values()})
+    assert machine.cache.leftovers == []
+    assert all(sent == 1 for sent in served.bodies.values())
+
+    receipt = machine.cache.receipts[served.profile]
+    assert ended.stdout == f"{served.profile}\t{machine.cache.path}/receipts/{served.profile}.json\n"
+    assert receipt["label"] == "vllm-bf16-tp1-pp1"
+    assert receipt["plugins"] == {"nim-source-ngc": version_of("nim-source-ngc")}
+    files = {file["path"]: file for file in receipt["files"]}
+    assert files.keys() == MODEL.files.keys()
+    for name, content in MODEL.files.items():
+        assert files[name]["uri"] == MODEL.uri(name)
+        assert files[name]["size"] == content.size
+        assert files[name]["host"] == "127.0.0.1"
+        assert machine.cache.path / files[name]["link"] == machine.cache.link(MODEL, name)
+        assert machine.cache.path / files[name]["blob"] == machine.cache.blob(MODEL, name)
+        assert "blake3" in files[name]["digests"]
+        for algorithm, value in files[name]["digests"].items():
+            assert value == content.digest(algorithm).value
+
+    texts = [ended.said, *(path.read_text() for path in machine.cache.path.glob("receipts/*"))]
+    assert not [secret for secret in KEYS.values() for text in texts if secret in text]
+
+
+def version_of(distribution):
+    import importlib.metadata
+
+    return importlib.metadata.version(distribution)
+
+
+def test_a_key_reaches_the_api_and_nothing_else(machine, serve):
+    """With an own key for each file's redirect, as for a key that gets no presigned URLs."""
+    served = serve(SMALL)
+    served.server.refuse_bulk_manifest()
+    machine.environment = served.server.environment()
+    machine.run("--manifest-file", served.manifest).check()
+    assert machine.cache.differences(SMALL) == []
+    asked = served.server.log.select(route="file")
+    assert asked
+    assert all(NgcServer.nvapi_key in exchange.request.header("Authorization") for exchange in asked)
+    assert all(exchange.request.header("Authorization") is None for exchange in served.server.log.select(origin="storage"))
+
+
+def test_a_model_open_to_guests_needs_no_key(machine, serve):
+    served = serve(NgcModel(files=SMALL.files, guest=True))
+    machine.environment = served.server.environment(key=None)
+    machine.run("--manifest-file", served.manifest).check()
+    assert machine.cache.differences(SMALL) == []
+
+
+def test_profiles_that_share_files_fetch_each_once(machine, serve):
+    other = NgcModel(files={"config.json": inline('{"other": 1}\n')}, version="hf-2.0")
+    served = serve(SMALL, other, tags=(DEFAULT_TAGS, {**DEFAULT_TAGS, "tp": "2"}))
+    machine.environment = served.server.environment()
+    ended = machine.run("--manifest-file", served.manifest, "--all", "--json").check()
+    assert set(served.bodies.values()) == {1}
+    assert len(served.bodies) == len(SMALL.files) + len(other.files)
+    assert machine.cache.differences(SMALL) == machine.cache.differences(other) == []
+    result = json.loads(ended.stdout)
+    ids = [profile_id(model, tags) for model in (SMALL, other) for tags in (DEFAULT_TAGS, {**DEFAULT_TAGS, "tp": "2"})]
+    assert {item["id"] for item in result["targets"]} == set(ids) == machine.cache.receipts.keys()
+    assert result["bytes_fetched"] == sum(content.size for model in (SMALL, other) for content in model.files.values())
+
+
+@pytest.mark.parametrize("name", ["model_manifest.yaml", "model_manifest.json"])
+def test_a_model_uri_leaves_a_manifest_that_works_offline(name, machine, serve):
+    served = serve(SMALL)
+    manifest = machine.folder / name
+    machine.environment = served.server.environment()
+    machine.run("--model-uri", SMALL.uri(), "--manifest-file", manifest).check()
+    listed = NgcModel(files=SMALL.served_files)
+    assert machine.cache.differences(listed) == []
+
+    parsed = (json.loads if name.endswith("json") else yaml.safe_load)(manifest.read_text())
+    [profile] = parsed["profiles"]
+    written = profile["workspace"]["files"]
+    assert {path: entry["checksum"] for path, entry in written.items()} == {
+        path: str(content.digest("blake3")) for path, content in listed.files.items()
+    }
+
+    machine.environment = {}
+    offline = ("unshare", "--net") if os.geteuid() == 0 else ()
+    before = machine.cache.receipts
+    ended = machine.run("--manifest-file", manifest, "--use-cache", within=offline).check()
+    assert "2 files, 0 fetched" in ended.stderr.replace(f"{len(listed.files)} files", "2 files")
+    ended = machine.run("--model-uri", SMALL.uri(), "--manifest-file", manifest, "--use-cache", within=offline).check()
+    assert before.items() <= machine.cache.receipts.items()
+    assert profile["id"] in machine.cache.receipts
+
+
+def test_a_model_uri_without_a_version_gets_the_latest(machine, serve):
+    newer = NgcModel(files={"config.json": inline('{"newer": true}\n')}, version="hf-2.0")
+    served = serve(SMALL, newer)
+    machine.environment = served.server.environment()
+    machine.run("--model-uri", "ngc://nim/meta/sample-llm").check()
+    assert (machine.cache.snapshot(newer) / "config.json").read_bytes() == newer.files["config.json"].data()
+    assert not machine.cache.snapshot(SMALL).exists()
+
+
+# -------------------------------------------------------------------------------------------------------- once more
+def test_a_second_run_asks_the_source_and_fetches_nothing(has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    before = contents(machine.cache)
+    machine.run("--manifest-file", manifest).check()
+    assert served.server.log.count(route="listing") == 1
+    assert served.bodies == {}
+    assert contents(machine.cache) == before
+
+
+def contents(cache):
+    """Name, inode and time of last change of all files: what was written anew shows."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in cache.visible}
+
+
+def flip_a_byte(cache, name):
+    """Damage a blob as a disk does: neither size nor times show it."""
+    blob = cache.blob(MODEL, name)
+    before = blob.stat()
+    with blob.open("r+b") as file:
+        file.write(bytes([file.read(1)[0] ^ 0xFF])) if not file.seek(0) else None
+    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def truncate(cache, name):
+    os.truncate(cache.blob(MODEL, name), 10)
+
+
+def delete_blob(cache, name):
+    cache.blob(MODEL, name).unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, truncate, delete_blob])
+def test_only_the_damaged_file_is_fetched_again(damage, has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    damage(machine.cache, SHARD)
+    assert machine.cache.differences(MODEL) != []
+    machine.run("--manifest-file", manifest).check()
+    assert served.bodies == {MODEL.storage_path(SHARD): 1}
+    assert machine.cache.differences(MODEL) == []
+    assert machine.cache.leftovers == []
+
+
+def test_a_deleted_link_is_made_again_without_fetching(has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    machine.cache.link(MODEL, "trtllm_engine/rank0.engine").unlink()
+    machine.cache.link(MODEL, "trtllm_engine/rank0.engine").parent.rmdir()
+    machine.run("--manifest-file", manifest).check()
+    assert served.bodies == {}
+    assert machine.cache.differences(MODEL) == []
+    assert machine.cache.link(MODEL, "trtllm_engine/rank0.engine").is_symlink()
+
+
+def test_force_fetches_everything_again(has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    machine.run("--manifest-file", manifest, "--force", "--use-cache").check()
+    assert served.bodies == {MODEL.storage_path(name): 1 for name in MODEL.files}
+    assert machine.cache.differences(MODEL) == []
+
+
+def test_use_cache_fetches_what_is_missing(has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    delete_blob(machine.cache, SHARD)
+    machine.run("--manifest-file", manifest, "--use-cache").check()
+    assert served.bodies == {MODEL.storage_path(SHARD): 1}
+    assert machine.cache.differences(MODEL) == []
+
+
+# -------------------------------------------------------------------------------------------------------- no network
+@pytest.mark.parametrize("options", ["-a", "-r", "-r --no-dereference", "-rL"])
+def test_a_copied_cache_works_without_network_or_key(options, filled, machine, sockets):
+    """``cp -a`` keeps times of change, ``cp -r`` does not, ``cp -rL`` makes files of links."""
+    filled.cache.copied_to(machine.cache.path, *options.split())
+    arguments = ("--manifest-file", filled.folder / "manifest.yaml", "--use-cache")
+    ended = machine.run(*arguments, within=sockets.within).check()
+    assert sockets.lines == []
+    assert "0 fetched" in ended.stderr
+    assert machine.cache.differences(MODEL) == []
+
+
+def test_a_read_only_cache_works_without_network_or_key(filled, machine, mount, sockets):
+    mount(machine.cache.path, "--bind", "-o", "ro", filled.cache.path)
+    mount(machine.cache.path, "-o", "remount,bind,ro")
+    machine.run("--manifest-file", filled.folder / "manifest.yaml", "--use-cache", within=sockets.within).check()
+    assert sockets.lines == []
+
+
+def test_another_users_cache_works_without_network_or_key(has_model, other_user, sockets):
+    machine, manifest = has_model
+    machine.folder.joinpath("home").rmdir()  # as in containers started with any user id
+    for path in (machine.cache.path, *machine.cache.path.rglob("*")):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
+    ended = machine.run("--manifest-file", manifest, "--use-cache", within=[*sockets.within, *other_user]).check()
+    assert sockets.lines == []
+    assert ended.stdout.startswith(profile_id(MODEL))
+
+
+def test_use_cache_without_the_model_and_without_network_says_so(machine, filled):
+    machine.environment = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "0", "NGC_API_ENDPOINT": "http://127.0.0.1:9"}
+    ended = machine.run("--manifest-file", filled.folder / "manifest.yaml", "--use-cache")
+    assert ended.code == 39
+    assert "http://127.0.0.1:9" in ended.last
+
+
+# ---------------------------------------------------------------------------------------------- how it may be written
+SPELLINGS = {
+    "prefixes": "--profile {id} --manifest {manifest}",
+    "equals": "--profiles={id} --manifest-file={manifest}",
+    "short": "-p {id} --manifest-file {manifest}",
+    "by name": "-p vllm-bf16-tp1-pp1 --manifest-file {manifest}",
+}
+
+
+@pytest.mark.parametrize("line", SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_spellings(line, has_model):
+    machine, manifest = has_model
+    arguments = line.format(id=profile_id(MODEL), manifest=manifest).split()
+    ended = machine.run(*arguments, "--use-cache").check()
+    assert ended.stdout.startswith(profile_id(MODEL))
+
+
+def test_several_profiles_after_one_option(machine, serve):
+    tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("1", "2", "4"))
+    served = serve(SMALL, tags=tags)
+    machine.environment = served.server.environment()
+    ids = [profile_id(SMALL, entry) for entry in tags]
+    machine.run("--profiles", ids[0], "vllm-bf16-tp4-pp1", "--manifest-file", served.manifest).check()
+    assert machine.cache.receipts.keys() == {ids[0], ids[2]}
+
+
+def test_everything_from_the_environment_as_the_operator_does(has_model):
+    machine, manifest = has_model
+    variables = {"NIM_MANIFEST_PATH": str(manifest), "NIM_MODEL_PROFILE": profile_id(MODEL)}
+    ended = machine.run("--use-cache", command=("nim-llm", "download-to-cache"), env=variables).check()
+    assert ended.stdout.startswith(profile_id(MODEL))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--all --lora", "--all --profiles x", "--lora -p x", "--model-uri ngc://a/b:c --all", "--model-uri", "--no-such"],
+)
+def test_options_that_make_no_sense_end_with_2(arguments, machine):
+    ended = machine.run(*arguments.split())
+    assert ended.code == 2
+    assert ended.stdout == ""
+    assert ended.last.startswith("error: ")
+    assert arguments.split()[0] in ended.last
+    assert "download-to-cache --help" in ended.last
+    assert not machine.cache.path.exists()
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_shows_every_option(option, machine):
+    ended = machine.run(option).check()
+    for name in ("--all", "--profiles", "--lora", "--model-uri", "--manifest-file", "--model-cache-path", "--use-cache"):
+        assert name in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_an_unknown_profile_is_named_beside_those_there_are(machine, serve):
+    tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("4", "2"))
+    served = serve(SMALL, tags=tags)
+    ended = machine.run("--manifest-file", served.manifest, "--profiles", "default", "nonsense")
+    assert ended.code == 13
+    assert "Unknown profiles provided: default, nonsense" in ended.last
+    lines = [line.split() for line in ended.stderr.splitlines() if line.startswith("  ")]
+    assert lines == [[profile_id(SMALL, tags[1]), "vllm-bf16-tp2-pp1"], [profile_id(SMALL, tags[0]), "vllm-bf16-tp4-pp1"]]
+    assert len(served.server.log) == 0
+
+
+def test_no_profile_given_and_several_there(machine, serve):
+    tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("1", "2"))
+    served = serve(SMALL, tags=tags)
+    ended = machine.run("--manifest-file", served.manifest)
+    assert ended.code == 13
+    assert "no profile given, and there are 2 to choose from" in ended.last
+    for way_out in ("--profiles", "NIM_MODEL_PROFILE", "--all"):
+        assert way_out in ended.last
+    assert profile_id(SMALL, tags[1]) in ended.stderr
+
+
+def test_no_manifest_anywhere(machine):
+    ended = machine.run()
+    assert ended.code == 12
+    for way_out in ("--manifest-file", "NIM_MANIFEST_PATH", "--model-uri"):
+        assert way_out in ended.last
