@@ -140,7 +140,7 @@ def contracts(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that generated pages are up to date and that links lead somewhere."""
     install(session, PLUGINS, groups=["tests"])
-    session.run("pytest", "tests/packaging/test_docs.py", *session.posargs)
+    session.run("pytest", "tests/cli/test_reference.py", "tests/packaging/test_docs.py", *session.posargs)
 
 
 @nox.session

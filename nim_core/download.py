@@ -240,7 +240,7 @@ def _write_receipt(target: Target, present: Mapping[ModelUri, Present], run: Run
 def _receipt_file(wanted: Wanted, present: Present, layout: Layout) -> ReceiptFile:
     return ReceiptFile(
         path=wanted.path,
-        uri=wanted.uri.display,
+        uri=wanted.uri.identity,
         blob=layout.relative(present.blob),
         link=None if present.link is None else layout.relative(present.link),
         size=present.size,

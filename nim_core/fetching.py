@@ -195,7 +195,7 @@ class _Carrier:
         return self._present
 
     def _job(self, fetch: Fetch) -> Job:
-        text = "\n".join([fetch.identity.display, *sorted(str(digest) for digest in fetch.file.digests)])
+        text = "\n".join([fetch.identity.identity, *sorted(str(digest) for digest in fetch.file.digests)])
         job_id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self._fetches[job_id] = fetch
         return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))

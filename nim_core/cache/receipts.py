@@ -33,7 +33,7 @@ class ReceiptFile:
 
     Attributes:
         path: Path inside the workspace.
-        uri: What it is known by, without userinfo.
+        uri: What it is known by: ``ModelUri.identity``.
         blob: Its bytes, relative to the cache; absolute for a file used from where it is.
         link: Its place in a snapshot, relative to the cache. None for a file used from where it is.
         size: Bytes.

@@ -58,7 +58,9 @@ def _plain_typer(epilog: str | None = None) -> typer.Typer:
 def _make_app() -> typer.Typer:
     app = _plain_typer("Exit codes and environment variables: docs/reference/ in the source.")
     app.callback(invoke_without_command=True)(_root)
-    app.command(download_command.NAME, cls=ArgparseCommand)(download_command.download_to_cache)
+    app.command(download_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
+        download_command.download_to_cache
+    )
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
     plugins.command("list", cls=ArgparseCommand)(plugins_commands.list_plugins)

@@ -12,7 +12,6 @@ lines of an error's message, such as the profiles there are, come before it.
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -79,7 +78,6 @@ def run(command: Command, arguments: Sequence[str], name: str, session: Session)
     try:
         with command.make_context(name, list(arguments), obj=session) as context:
             command.invoke(context)
-            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 -- the one place where everything ends
         failure = explain(error)
         _report(failure, error, session)

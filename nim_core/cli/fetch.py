@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import structlog
 from attrs import frozen
 
 from nim_core.cli.generated import check_writable, is_there, make_manifest, profile_for
@@ -87,7 +86,7 @@ def _model_target(text: str, manifest_file: Path | None, cache_path: Path, regis
         return _profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())
-    return Target(id=hashlib.sha256(text.encode()).hexdigest(), label=uri.display, uri=uri)
+    return Target(id=hashlib.sha256(uri.identity.encode()).hexdigest(), label=uri.display, uri=uri)
 
 
 def _profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
@@ -105,6 +104,8 @@ def _write_manifest(request: Request, result: DownloadResult) -> None:
 
 
 def _log_summary(result: DownloadResult) -> None:
+    import structlog  # only after logging has been set up, see there
+
     log = structlog.get_logger()
     for item in result.targets:
         facts = {"label": item.target.label, "id": item.target.id, "files": item.files, "fetched": item.fetched}

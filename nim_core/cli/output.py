@@ -13,12 +13,14 @@ __all__ = ["forget_stdout", "reader_is_gone", "write_data"]
 
 def write_data(text: str) -> None:
     """
-    Write ``text`` and a line break to stdout, at once.
+    Write ``text`` and a line break to stdout, at once; to nobody where stdout is closed.
 
     Raises:
         BrokenPipeError: Nobody reads it any more.
         NimError: It cannot be written for another reason.
     """
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

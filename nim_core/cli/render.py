@@ -48,11 +48,15 @@ def progress_text(snapshot: Snapshot) -> str:
 
 
 def planned_text(plan: Plan) -> str:
-    """Return a plan as a line: ``to fetch: 18 files, 2.9 GB; in the cache: 3 files, 1.1 GB``."""
+    """Return a plan as a line: ``to fetch: 18 files, 2.9 GB; on this machine: 3 files, 1.1 GB``."""
     unknown = f" and {plan.unknown_sizes} of unknown size" if plan.unknown_sizes else ""
     here = len(plan.present)
-    parts = [f"to fetch: {_files(len(plan.fetches))}, {size(plan.bytes_to_fetch)}{unknown}"]
-    return "; ".join([*parts, f"on this machine: {_files(here)}, {size(plan.bytes_present)}"] if here else parts)
+    wanted = f"to fetch: {_files(len(plan.fetches))}, {size(plan.bytes_to_fetch)}{unknown}"
+    parts = [
+        wanted if plan.fetches else "nothing to fetch",
+        f"on this machine: {_files(here)}, {size(plan.bytes_present)}",
+    ]
+    return "; ".join(parts if here else parts[:1])
 
 
 def _files(count: int) -> str:

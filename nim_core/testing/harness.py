@@ -28,15 +28,17 @@ Provider = Callable[[CredentialRequest], Credential | None]
 
 class ControlClient(httpx.Client):
     """
-    Stands in for core's client for control calls: no proxies, no redirects unless asked for, failures to connect as
-    TransientError, statuses left to the source. Unlike core's it does not retry.
+    Stands in for core's client for control calls: no proxies, redirects followed without the credential, failures to
+    connect as TransientError, statuses left to the source. Unlike core's it does not retry.
 
     Args:
         trust: As for :func:`source_context`.
     """
 
     def __init__(self, *, trust: ssl.SSLContext | None = None) -> None:
-        super().__init__(trust_env=False, timeout=20, verify=trust or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        super().__init__(
+            trust_env=False, timeout=20, follow_redirects=True, verify=trust or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request. Raises TransientError when no answer comes."""

@@ -82,6 +82,7 @@ class Request:
         last: Last byte wanted. None for all from ``first`` on; no range is asked for then when ``first`` is 0.
         fresh: Whether an existing connection must not be used.
         multiplex: Whether the request may share a connection with others (HTTP/2).
+        from_outside: Whether a host that is not this machine redirected here.
     """
 
     url: Secret
@@ -90,6 +91,7 @@ class Request:
     last: int | None = None
     fresh: bool = False
     multiplex: bool = False
+    from_outside: bool = False
 
 
 @frozen(kw_only=True)
@@ -103,6 +105,7 @@ class Ended:
         code: libcurl's error number, 0 for none.
         message: libcurl's words for it.
         error: What the sink raised. None when it raised nothing.
+        connect_status: What a proxy answered to CONNECT. 0 when it was not asked.
         address: Remote address. Empty when there was no connection.
         connected: Whether there was a connection.
         seconds: From start to end.
@@ -116,6 +119,7 @@ class Ended:
     address: str
     connected: bool
     seconds: float
+    connect_status: int = 0
 
 
 @define(eq=False)
@@ -295,7 +299,7 @@ class CurlLoop:
     def _open_socket(self, transfer: _Transfer, _purpose: int, address: Any) -> Any:
         family, kind, protocol, target = address
         host = origin(transfer.request.url.reveal()).host
-        if refused_address(target[0], self._network, host=host):
+        if refused_address(target[0], self._network, host=host, from_outside=transfer.request.from_outside):
             transfer.error = SourceError(f"refused to connect to a link-local or metadata address: {host}")
             return pycurl.SOCKET_BAD
         return _Socket(family, kind, protocol)
@@ -340,6 +344,7 @@ class CurlLoop:
             address=curl.getinfo(pycurl.PRIMARY_IP) or "",
             connected=bool(transfer.response.status or curl.getinfo(pycurl.PRETRANSFER_TIME)),
             seconds=curl.getinfo(pycurl.TOTAL_TIME),
+            connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
         )
         curl.reset()
         self._idle.append(curl)

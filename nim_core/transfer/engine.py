@@ -26,7 +26,9 @@ from attrs import field, frozen
 from nim_core.errors import NimError, SourceError
 from nim_core.transfer.curl import CurlLoop, Ended, Request, Timeouts
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
+from nim_core.transfer.failures import Peer
 from nim_core.transfer.frontier import Frontier, HashPool
+from nim_core.transfer.hosts import Origin, is_loopback_host
 from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
 from nim_core.transfer.journal import open_partial
 from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
@@ -273,7 +275,7 @@ class Engine:
         url = location.url.reveal()
         check_host(self._network, url)
         task.source, task.url, task.headers = location, location.url, location.headers
-        task.hops, task.route = 0, task.route + 1
+        task.hops, task.route, task.from_outside = 0, task.route + 1, False
         task.host = origin(url).host
         if task.size is None:
             task.size = location.size
@@ -318,6 +320,7 @@ class Engine:
             last=None if whole else part.last,
             fresh=task.fresh,
             multiplex=task.small,
+            from_outside=task.from_outside,
         )
         flight = self._take_off(task, part, request)
         self._loop.submit(request, flight.sink, partial(self._post_end, flight))
@@ -355,8 +358,15 @@ class Engine:
         if part.done > flight.before:
             part.failures = task.relocations = 0
         whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
-        decision = decide(ended, refusal=sink.refusal, whole=whole, host=task.host, now=time.time())
+        decision = decide(ended, refusal=sink.refusal, whole=whole, peer=self._peer(flight), now=time.time())
         self._steps[decision.next](self, flight, decision)
+
+    def _peer(self, flight: Flight) -> Peer:
+        trust = self._network.trust
+        if not flight.request.url:
+            return Peer(origin=Origin("stream", flight.task.job.identity.scheme, 0), proxy=None, trust=trust)
+        url = flight.request.url.reveal()
+        return Peer(origin=origin(url), proxy=self._network.proxy(url), trust=trust)
 
     # ----------------------------------------------------------------------------------------- what a request led to
     def _done(self, flight: Flight, _decision: Decision) -> None:
@@ -381,6 +391,7 @@ class Engine:
         here = flight.request.url.reveal()
         there = allowed_redirect(self._network, here, decision.location)
         task.headers = headers_across(task.headers, here, there)
+        task.from_outside = task.from_outside or not is_loopback_host(task.host)
         task.url, task.host = Secret(there), origin(there).host
         task.hops, task.route = task.hops + 1, task.route + 1
 

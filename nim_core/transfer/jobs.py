@@ -144,6 +144,7 @@ class FileTask:
         url: Where requests go now: the source's URL or where that one redirected to.
         headers: Sent along; only what the origin of ``url`` may see.
         hops: Redirects that led to ``url``.
+        from_outside: Whether a host that is not this machine redirected to ``url``.
         route: Rises whenever ``url`` changes.
         validator: ETag all parts must have.
         single: Whether the file has to come as one stream.
@@ -166,6 +167,7 @@ class FileTask:
     headers: tuple[tuple[str, Secret], ...] = ()
     hops: int = 0
     route: int = 0
+    from_outside: bool = False
     host: str = ""
     validator: str | None = None
     single: bool = False

@@ -17,7 +17,6 @@ from attrs import frozen
 from nim_core.errors import (
     AuthenticationError,
     CacheError,
-    ConfigError,
     EntitlementError,
     LicenseError,
     NimError,
@@ -33,6 +32,7 @@ from nim_core.errors import (
     UnsupportedError,
 )
 from nim_core.transfer.curl import Ended
+from nim_core.transfer.failures import Peer, proxy_refusal
 from nim_core.transfer.retry import RETRYABLE_STATUSES, parse_retry_after
 from nim_core.transfer.storage import storage_error
 
@@ -102,7 +102,6 @@ _REFUSALS: Final[Mapping[Refusal, tuple[Next, type[NimError]]]] = {
     Refusal.ENCODED: (Next.RETRY, UnsupportedError),
 }
 
-_PROXY_HINT: Final = "put user:password into HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT"
 _TLS_HINT: Final = "set SSL_CERT_FILE to a file that holds the certificate authority of this server or proxy"
 _FINAL_CODES: Final[Mapping[int, str | None]] = {
     pycurl.E_UNSUPPORTED_PROTOCOL: None,
@@ -113,7 +112,7 @@ _FINAL_CODES: Final[Mapping[int, str | None]] = {
 }
 
 
-def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, host: str, now: float) -> Decision:
+def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, now: float) -> Decision:
     """
     Decide what follows from the end of a request.
 
@@ -121,9 +120,10 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, host: str, now
         ended: How it ended.
         refusal: Why its sink did not take the answer. None when it did, or when the status already says so.
         whole: Whether all bytes asked for are here.
-        host: Who was asked, for messages.
+        peer: Who was asked.
         now: Unix time in seconds, against which dates in headers are read.
     """
+    host = peer.origin.host
     if ended.error is not None:
         return _for_exception(ended.error, host)
     if ended.accepted:
@@ -131,6 +131,8 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, host: str, now
     if refusal is not None:
         step, kind = _REFUSALS[refusal]
         return Decision(next=step, error=kind(f"{refusal.value}: {host}"))
+    if ended.connect_status >= 300 or ended.response.status == 407:
+        return _for_proxy(ended.connect_status or 407, peer)
     if ended.response.status and not (ended.code and ended.response.status < 300):
         return _for_status(ended, host, now)
     return _for_code(ended, host)
@@ -141,6 +143,11 @@ def status_error(status: int, host: str, body: str = "") -> SourceError:
     kind, words = _STATUS_ERRORS.get(status, (TransientError if status >= 500 else SourceError, "request failed"))
     said = f": {body}" if body else ""
     return kind(f"{words} (HTTP {status} from {host}){said}")
+
+
+def _for_proxy(status: int, peer: Peer) -> Decision:
+    error = proxy_refusal(status, peer)
+    return Decision(next=Next.RETRY if error.retryable else Next.FAIL, error=error)
 
 
 def _for_exception(exc: BaseException, host: str) -> Decision:
@@ -165,9 +172,6 @@ def _for_status(ended: Ended, host: str, now: float) -> Decision:
     response = ended.response
     if response.status in _REDIRECTS and "location" in response.headers:
         return Decision(next=Next.FOLLOW, location=response.headers["location"])
-    if response.status == 407:
-        refused = ConfigError(f"proxy refused the request for {host}: HTTP 407", hint=_PROXY_HINT)
-        return Decision(next=Next.FAIL, error=refused)
     error = status_error(response.status, host)
     if response.status in RETRYABLE_STATUSES:
         delay = parse_retry_after(response.headers, now)

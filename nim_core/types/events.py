@@ -9,7 +9,6 @@ from attrs import frozen
 
 from nim_core.types.environment import Variables
 
-
 EventKind = Literal["started", "progress", "retry", "stall", "restart", "published", "failed"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 
 from attrs import frozen
@@ -55,7 +56,23 @@ class ModelUri:
     @property
     def display(self) -> str:
         """The URI without userinfo and without what signs a URL, for messages, logs and receipts."""
-        return f"{self.scheme}://" + _SIGNED.sub(r"\1***", _USERINFO.sub("", str(self).partition("://")[2]))
+        return f"{self.scheme}://" + _SIGNED.sub(r"\1***", self._plain())
+
+    @property
+    def identity(self) -> str:
+        """
+        What receipts know a file by: the display form and, where that leaves out part of a query, a digest of it all.
+
+        Userinfo does not count, so a changed password does not make another file.
+        """
+        plain = self._plain()
+        masked = _SIGNED.sub(r"\1***", plain)
+        if masked == plain:
+            return self.display
+        return f"{self.display}#{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+    def _plain(self) -> str:
+        return _USERINFO.sub("", str(self).partition("://")[2])
 
     def __repr__(self) -> str:
         return f"ModelUri({self.display!r})"

@@ -4,6 +4,7 @@ import argparse
 from typing import NoReturn
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from nim_core.cli.argv import Declared, UnreadableArgumentError, normalise
 
 DOCUMENTED = ("--all", "--profiles", "--lora", "--model-uri", "--manifest-file", "--model-cache-path", "--use-cache")
 OURS = ("--verify-checksums", "--no-verify-checksums", "--force", "--json")
+USAGE_ERROR = typer.BadParameter.__mro__[1]
 OPTIONS = (
     Declared(names=("--all",), values="none"),
     Declared(names=("-p", "--profiles"), values="many"),
@@ -21,7 +23,7 @@ OPTIONS = (
 )
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """The oracle refuses the arguments."""
 
 
@@ -42,13 +44,13 @@ class Oracle(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", dest="as_json")
 
     def error(self, message: str) -> NoReturn:
-        raise Unreadable(message)
+        raise UnreadableError(message)
 
 
 def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
     try:
         values = vars(Oracle().parse_args(arguments))
-    except Unreadable:
+    except UnreadableError:
         return None
     return {name: value or None if name == "profiles" else value for name, value in values.items()}
 
@@ -56,8 +58,7 @@ def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
 def read_by_command(arguments: list[str]) -> dict[str, object] | None:
     try:
         context = command("download-to-cache").make_context("download-to-cache", arguments, obj=None)
-    except Exception as error:
-        assert type(error).__name__ in {"UsageError", "NoSuchOption", "BadOptionUsage"}, error
+    except USAGE_ERROR:
         return None
     as_text = {
         name: str(value)
@@ -127,12 +128,3 @@ def test_abbreviations_in_use_stay_unambiguous(abbreviation: str, name: str) -> 
     params = read_by_command([abbreviation, "x"])
     assert params is not None
     assert params[name] in ("x", ["x"])
-
-
-@given(st.lists(tokens, max_size=7))
-def test_spelling_out_twice_changes_nothing(arguments: list[str]) -> None:
-    try:
-        once = normalise(arguments, OPTIONS)
-    except UnreadableArgumentError:
-        return
-    assert normalise(once, OPTIONS) == once

@@ -71,15 +71,15 @@ def test_the_manifest_of_this_model() -> None:
 
 @pytest.mark.parametrize("text", ["store://org/model", "store://org/model:v2", "store://org/other:v1"])
 def test_the_manifest_of_another_model(text: str) -> None:
-    with pytest.raises(ManifestError, match="^manifest is not of store://org/.* but of store://org/model:v1: "):
+    with pytest.raises(ManifestError, match=r"^manifest is not of store://org/.* but of store://org/model:v1: "):
         profile_for(parse_uri(text, STYLES), make_manifest(URI, (wanted("a"),), {}))
 
 
 def test_a_manifest_of_an_image() -> None:
     profiles = (Profile(id="a" * 64), Profile(id="b" * 64))
-    with pytest.raises(ManifestError, match="of an unknown model: m.yaml"):
+    with pytest.raises(ManifestError, match=r"of an unknown model: m\.yaml"):
         profile_for(URI, Manifest(schema_version="2.0.0", profiles=profiles[:1], origin="m.yaml"))
-    with pytest.raises(ManifestError, match="manifest with 2 profiles given together with a model URI: m.yaml"):
+    with pytest.raises(ManifestError, match=r"manifest with 2 profiles given together with a model URI: m\.yaml"):
         profile_for(URI, Manifest(schema_version="2.0.0", profiles=profiles, origin="m.yaml"))
 
 

@@ -31,7 +31,7 @@ def logging_as_before() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    logging.captureWarnings(False)
+    logging.captureWarnings(capture=False)
     structlog.reset_defaults()
 
 
@@ -148,9 +148,9 @@ def test_warnings_are_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LogStyle(), Redactor(), Stderr())
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logging.captureWarnings(True)
+        logging.captureWarnings(capture=True)
         warnings.warn("old", UserWarning, stacklevel=1)
-    logging.captureWarnings(False)
+    logging.captureWarnings(capture=False)
     assert "UserWarning: old" in capsys.readouterr().err
 
 

@@ -61,9 +61,10 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nim_core.registry.load_registry", lambda _settings: FakeRegistry())
 
 
-TABLE = """\
+ABILITIES = "overridable, pins-revisions, credentials, override-target, sink store, backend fast"
+TABLE = f"""\
 NAME   DISTRIBUTION      VERSION  STATUS       SCHEMES        CAPABILITIES
-store  nim-source-store  1.2.3    active       store, stores  overridable, pins-revisions, credentials, override-target, sink store, backend fast
+store  nim-source-store  1.2.3    active       store, stores  {ABILITIES}
 odd    nim-odd           0.1      quarantined  -              -
     reason: cannot import nim_odd: \\x1b[31m***
     hint: reinstall nim-odd

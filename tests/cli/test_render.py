@@ -72,7 +72,7 @@ def test_progress_as_a_line(snapshot: Snapshot, text: str) -> None:
     ("plan", "text"),
     [
         (Plan(fetches=(FETCH,)), "to fetch: 1 file, 2.9 GB"),
-        (Plan(present=(PRESENT,) * 3), "to fetch: 0 files, 0 B; on this machine: 3 files, 3.3 GB"),
+        (Plan(present=(PRESENT,) * 3), "nothing to fetch; on this machine: 3 files, 3.3 GB"),
         (
             Plan(fetches=(FETCH, evolve(FETCH, file=RemoteFile(path="x")))),
             "to fetch: 2 files, 2.9 GB and 1 of unknown size",

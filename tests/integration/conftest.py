@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -102,7 +103,9 @@ class Cache:
     @property
     def links(self) -> list[Path]:
         """What is beneath any ``snapshots``, folders left out."""
-        return sorted(path for path in self.path.glob("*/hub/*/snapshots/*/**/*") if path.is_symlink() or path.is_file())
+        return sorted(
+            path for path in self.path.glob("*/hub/*/snapshots/*/**/*") if path.is_symlink() or path.is_file()
+        )
 
     @property
     def receipts(self) -> dict[str, dict[str, Any]]:
@@ -289,6 +292,15 @@ def other_user() -> Sequence[str]:
     return AS_OTHER_USER
 
 
+@pytest.fixture
+def shared_machine() -> Iterator[Machine]:
+    """A machine whose folder other users can get to; the tests' own they cannot."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield Machine.in_folder(folder)
+
+
 Mount = Callable[..., Path]
 
 
@@ -324,8 +336,8 @@ class Sockets:
 
     @property
     def lines(self) -> list[str]:
-        """The calls, one each."""
-        return self.log.read_text(errors="replace").splitlines()
+        """The calls, one each; those within this machine, such as to ask for a user's name, are left out."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if "AF_UNIX" not in line]
 
     @property
     def ports(self) -> set[int]:

@@ -36,7 +36,8 @@ class Member:
         self.headers = {"Authorization": f"Bearer {server.nvapi_key}"}
 
     def get(self, path, **headers):
-        return self.client.get(self.server.api_url + path, headers={**self.headers, **headers})
+        sent = {**self.headers, **headers}
+        return self.client.get(self.server.api_url + path, headers=sent, follow_redirects=False)
 
     def json(self, path):
         return self.get(path).raise_for_status().json()
@@ -178,7 +179,7 @@ def test_guest(corpus, client):
     with NgcServer([open_model, closed, without_team]) as server:
 
         def status(path, headers=guest):
-            return client.get(server.api_url + path, headers=headers).status_code
+            return client.get(server.api_url + path, headers=headers, follow_redirects=False).status_code
 
         places = ["/v2/models/nim/meta/sample-llm", "/v2/models/nim/sample-llm"]
         for place in places:

@@ -13,7 +13,9 @@ from nim_core.errors import InvalidUriError
 from nim_core.types import BasicPair, CacheKey, ModelUri, check_relative_path
 
 _SENT_AS_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F))
-_REST = re.compile(r"(?:(?P<userinfo>[^/?#]*)@)?(?P<host>[^/?#@\\\s]+)(?P<target>(?:[/?#].*)?)")
+_REST = re.compile(
+    r"(?:(?P<userinfo>[^/?#]*)@)?(?P<host>(?:\[[0-9A-Fa-f:.]+\]|[^/?#@:\\\s]+)(?::\d+)?)(?P<target>(?:[/?#].*)?)"
+)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -58,7 +60,9 @@ def http_ref(uri: ModelUri) -> HttpRef:
     """
     match = _REST.fullmatch(uri.location)
     if match is None:
-        raise InvalidUriError(f"no host in URI: {uri.scheme}://...", hint="the form is https://HOST/PATH")
+        raise InvalidUriError(
+            f"no host in URI: {uri.scheme}://...", hint="the form is https://[USER:PASSWORD@]HOST[:PORT]/PATH"
+        )
     origin = f"{uri.scheme}://{match['host'].lower().removesuffix(_DEFAULT_PORTS[uri.scheme])}"
     if "#" in match["target"]:
         raise InvalidUriError(f"fragment in URI of host {origin}", hint="write %23 for a # that belongs to the name")

@@ -240,12 +240,19 @@ def test_a_file_is_called_by_the_last_part_of_its_path(source_with, origin, targ
 
 @pytest.mark.parametrize(
     ("rest", "reason"),
-    [("me:hunter2@/x", "no host"), ("?x", "no host"), ("a b/x", "no host"), ("me:hunter2@a.example/x#y", "fragment")],
+    [
+        ("me:hunter2@/x", "no host"),
+        ("?x", "no host"),
+        ("a b/x", "no host"),
+        ("me:hun/ter2@a.example/x", "no host"),
+        ("a.example:port/x", "no host"),
+        ("me:hunter2@a.example/x#y", "fragment"),
+    ],
 )
 def test_a_malformed_uri_is_refused_without_showing_secrets(source_with, rest, reason):
     with pytest.raises(InvalidUriError, match=reason) as caught:
         source_with().list_files(uri_of(f"https://{rest}"))
-    assert "hunter2" not in str(caught.value)
+    assert "ter2" not in str(caught.value)
 
 
 # Signing in

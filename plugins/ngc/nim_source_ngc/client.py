@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urljoin
 
 from attrs import evolve, frozen
 
@@ -99,9 +98,6 @@ class Client:
     def text(self, ref: NgcRef, path: str) -> str | None:
         """Return the text of a file at an API path that redirects. None when it is refused or absent."""
         response, _ = self._get(ref, path)
-        if response.is_redirect:
-            # Asked for anew and without headers: the credential must not reach the place redirected to.
-            response = self._http.get(urljoin(str(response.url), response.headers["Location"]), follow_redirects=True)
         return response.text if response.status_code == 200 else None
 
     def pages(self, ref: NgcRef, path: str, read: Callable[[dict[str, Any]], Mapping[str, T]]) -> dict[str, T]:

@@ -28,7 +28,7 @@ from nim_source_ngc.refs import NgcRef
 if TYPE_CHECKING:
     import httpx
 
-NO_KEY = "set NGC_API_KEY (or NGC_CLI_API_KEY) to a key of a member of organisation {org}"
+_NO_KEY = "set NGC_API_KEY (or NGC_CLI_API_KEY) to a key of a member of organisation {org}"
 
 
 class BadRequestError(SourceError):
@@ -47,7 +47,11 @@ _UNKNOWN = _Meaning(SourceError, "NGC answered in an unexpected way for {ref}", 
 _BROKEN = _Meaning(TransientError, "NGC failed for {ref}", "try again later")
 _MEANINGS: Mapping[int, _Meaning] = {
     400: _Meaning(BadRequestError, "NGC does not accept the request for {ref}", _MEMBER),
-    401: _Meaning(AuthenticationError, "NGC does not accept the key from {origin} for {ref}", _MEMBER),
+    401: _Meaning(
+        AuthenticationError,
+        "NGC does not accept the key from {origin} for {ref}",
+        "set {origin} to a current key of a member of organisation {org}{team}",
+    ),
     402: _Meaning(
         EntitlementError,
         "no subscription covers {ref} with the key from {origin}",
@@ -102,7 +106,7 @@ def reading(ref: NgcRef) -> Iterator[None]:
     """Turn whatever a malformed answer causes within into a SourceError."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, ConfigError) as exc:
         raise SourceError(f"NGC's answer for {ref} cannot be understood: {_one_line(str(exc))}") from exc
 
 
@@ -113,7 +117,7 @@ def _error(status: int, response: httpx.Response, ref: NgcRef, granted: Pass) ->
     words["catalogue"] = ref.catalogue_url
     message, hint = meaning.message, meaning.hint
     if granted.origin is None and status in {400, 401, 402, 403, 404}:
-        message, hint = "NGC gives {ref} to no guest, and no API key was found", NO_KEY
+        message, hint = "NGC gives {ref} to no guest, and no API key was found", _NO_KEY
     said = _quoted(response, granted)
     text = f"{message.format(**words)}: HTTP {response.status_code}" + (f", {said}" if said else "")
     hint = hint and hint.format(**words)
@@ -127,7 +131,7 @@ def _quoted(response: httpx.Response, granted: Pass) -> str:
         body = response.json()
         status = body.get("requestStatus") or {}
         said = status.get("statusDescription") or body.get("detail") or body.get("message") or ""
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     text = str(said)
     for secret in granted.secrets:

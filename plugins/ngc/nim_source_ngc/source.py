@@ -44,24 +44,23 @@ class NgcSource:
         self._signer = Signer(context, clock=clock)
         self._client = Client(context, self._signer)
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._latest: dict[NgcRef, str] = {}
         self._versions: dict[NgcRef, _Version] = {}
 
     def list_files(self, uri: ModelUri) -> Listing:
         """List a version, the latest when ``uri`` names none."""
-        with self._lock:
-            ref = self._resolved(uri)
-            return Listing(uri=uri, files=tuple(self._load(ref).values()), pinned=ref.version)
+        ref = self._resolved(uri)
+        return Listing(uri=uri, files=tuple(self._load(ref).values()), pinned=ref.version)
 
     def locate(self, uri: ModelUri, file: RemoteFile) -> HttpObject:
         """Return a URL that was not given out before; presigned and without headers unless NGC refuses such URLs."""
+        ref = self._resolved(uri)
         with self._lock:
-            ref = self._resolved(uri)
             if ref not in self._versions:
                 self._load(ref)
             version = self._versions[ref]
-            url = version.urls.pop(file.path, None)
+        url = version.urls.pop(file.path, None)
         if version.redirects:
             return self._redirecting(ref, version, file)
         if url is None or self._clock() - version.learned_at > _URL_AGE:
@@ -85,11 +84,12 @@ class NgcSource:
 
     def _resolved(self, uri: ModelUri) -> NgcRef:
         ref = self._signer.admitted(NgcRef.parse(uri))
-        if ref.version is None:
+        if ref.version is not None:
+            return ref
+        with self._lock:
             if ref not in self._latest:
                 self._latest[ref] = self._latest_version(ref)
-            ref = evolve(ref, version=self._latest[ref])
-        return ref
+            return evolve(ref, version=self._latest[ref])
 
     def _latest_version(self, ref: NgcRef) -> str:
         page = self._client.json(ref, ref.model_path)
@@ -153,7 +153,7 @@ def _presigned(page: dict[str, Any]) -> dict[str, str]:
 
 def _checksums(text: str) -> dict[str, RemoteFile]:
     """Read lines of digest and path; nothing at all when one of them is no such line, as in an error page."""
-    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    lines = [line.split(maxsplit=1) for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     try:
         return {path: RemoteFile(path=path, digests=(Digest("blake3", value),)) for value, path in lines}
     except (ValueError, ConfigError):

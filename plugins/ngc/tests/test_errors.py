@@ -139,6 +139,9 @@ def test_what_is_quoted(source, ngc_server, uri, body, said):
     assert error.message.endswith("HTTP 403" + said)
 
 
-def test_redirect_of_the_api_is_no_success(source, ngc_server, uri):
-    error = refused(source, ngc_server, uri, Response(status=302, headers={"Location": "https://elsewhere.test/"}))
-    assert error.message.endswith("HTTP 302")
+def test_redirect_of_the_api_carries_no_key_elsewhere(source, ngc_server, uri):
+    elsewhere = Response(status=302, headers={"Location": ngc_server.storage_url + "/x"})
+    ngc_server.faults.add(answer_with(elsewhere), route="listing")
+    with pytest.raises(errors.PermissionDeniedError):
+        source.list_files(uri)
+    assert (ngc_server.log.count(origin="storage"), ngc_server.storage.leaks) == (1, [])

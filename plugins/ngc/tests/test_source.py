@@ -30,13 +30,10 @@ class Clock:
 
 
 def download(location: HttpObject) -> bytes:
-    """Fetch as the engine does: headers to the URL itself, none to where it redirects."""
+    """Fetch as the engine does: headers to the URL itself, no credential to where it redirects."""
     headers = {name: value.reveal() for name, value in location.headers}
     with ControlClient() as client:
-        answer = client.get(location.url.reveal(), headers=headers)
-        if answer.is_redirect:
-            answer = client.get(answer.headers["Location"])
-        return answer.raise_for_status().content
+        return client.get(location.url.reveal(), headers=headers).raise_for_status().content
 
 
 def status_of(location: HttpObject) -> int:
@@ -295,6 +292,8 @@ MALFORMED = {
     "digest is a number": success(modelFiles=[{"path": "a", "sizeInBytes": 1, "sha256_base64": 5}]),
     "pages are a list": success(modelFiles=[], paginationInfo=[1]),
     "total is a text": success(modelFiles=[], paginationInfo={"totalPages": "x"}),
+    "total is endless": success(modelFiles=[], paginationInfo={"totalPages": float("inf")}),
+    "nested without end": Response(body=inline("[" * 200_000)),
 }
 
 

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli
+
+COMMANDS = [(), ("download-to-cache",), ("plugins",), ("plugins", "list")]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_help(path: tuple[str, ...], flag: str, cli: Cli) -> None:
+    ended = cli(*path, flag)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"Usage: {' '.join(('nim-llm', *path))} [OPTIONS]")
+    assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_help_by_the_bare_name_is_the_same(cli: Cli) -> None:
+    assert cli("-h", name="download-to-cache").out == cli("download-to-cache", "-h").out.replace("nim-llm ", "", 1)
+
+
+@pytest.mark.parametrize("path", [(), ("plugins",)])
+def test_no_command_shows_help(path: tuple[str, ...], cli: Cli) -> None:
+    ended = cli(*path)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == cli(*path, "--help").out
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"nim-llm {metadata.version('nim-core')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "diagnosis"),
+    [
+        (("download-model",), "no such command 'download-model'. Did you mean 'download-to-cache'?"),
+        (("xyz",), "no such command 'xyz'"),
+        (("plugins", "lst"), "no such command 'lst'. Did you mean 'list'?"),
+        (("download-to-cache", "--jsn"), "no such option: --jsn (Possible options: --json)"),
+        (("download-to-cache", "x"), "got unexpected extra argument(s) (x)"),
+        (("download-to-cache", "--all=1"), "option '--all' does not take a value"),
+        (
+            ("download-to-cache", "--m", "x"),
+            "ambiguous option: --m could match --model-uri, --manifest-file, --model-cache-path",
+        ),
+        (("download-to-cache", "--model-uri"), "option --model-uri needs a value"),
+    ],
+)
+def test_usage_errors(arguments: tuple[str, ...], diagnosis: str, cli: Cli) -> None:
+    ended = cli(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert re.fullmatch(re.escape(f"error: {diagnosis} (exit 2)") + r"(; hint: see nim-llm.* --help)?\n", ended.err)
