@@ -98,13 +98,15 @@ def make_folder(base: Path, relative: str) -> Path:
     if relative:
         check_relative_path(relative)
     handles: list[int] = []
+    reached = base
     try:
         base.mkdir(parents=True, exist_ok=True)
         handles.append(os.open(base, os.O_DIRECTORY | os.O_CLOEXEC))
         for name in relative.split("/") if relative else ():
+            reached /= name
             handles.append(_enter(handles[-1], name))
     except OSError as exc:
-        raise folder_error(exc, base / relative) from exc
+        raise folder_error(exc, reached) from exc
     finally:
         for handle in handles:
             os.close(handle)
@@ -129,6 +131,6 @@ def folder_error(exc: OSError, path: Path) -> CacheError:
             f"cannot write the cache as uid {os.getuid()}, gid {os.getgid()}: {path}: {why}",
             hint="make the folder writable for this user, or set NIM_CACHE_PATH (or --model-cache-path) to one that is",
         )
-    if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
+    if exc.errno in {errno.ELOOP, errno.ENOTDIR, errno.EEXIST}:
         return CacheError(f"not a folder of the cache's own: {path}", hint="remove what is there, or use another cache")
     return CacheError(f"cannot use the cache: {path}: {(exc.strerror or str(exc)).lower()}")

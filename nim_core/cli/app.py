@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from nim_core.cli import download_to_cache as download_command
 from nim_core.cli import plugins as plugins_commands
-from nim_core.cli.argv import ArgparseCommand
+from nim_core.cli.argv import ArgparseCommand, PlainGroup
 from nim_core.cli.errors import Command, Terminated, run
 from nim_core.cli.session import Session, core_version
 from nim_core.settings import Settings
@@ -52,7 +52,9 @@ def _help_alone(context: typer.Context) -> None:
 
 def _plain_typer(epilog: str | None = None) -> typer.Typer:
     """Return a group whose help is plain text: it reads well in a pipe and needs no rich."""
-    return typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=_HELP_NAMES, epilog=epilog)
+    return typer.Typer(
+        cls=PlainGroup, rich_markup_mode=None, add_completion=False, context_settings=_HELP_NAMES, epilog=epilog
+    )
 
 
 def _make_app() -> typer.Typer:

@@ -106,6 +106,9 @@ def _usage(error: Any) -> Failure:
 
 def _known(error: Any) -> Failure:
     first, *details = error.message.split("\n")
+    uri = getattr(error, "uri", None)
+    if uri and uri not in first:
+        first = f"{first}: {uri}"
     return Failure(exit_code=error.exit_code, message=first, hint=error.hint, details=tuple(details))
 
 

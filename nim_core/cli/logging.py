@@ -31,8 +31,13 @@ from nim_core.types import Variables
 
 __all__ = ["HUMAN", "LEVELS", "LogStyle", "Stderr", "configure", "format_line", "printable"]
 
-HUMAN: Final = "human"
+HUMAN: Final = "_sentence"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+_OWN_KEYS: Final = frozenset({"timestamp", "level", "filename", "lineno"})
+"""Keys that this module makes; a secret that happens to be one of these words must not cost a line its form."""
+
+_TEXT_KEYS: Final = ("event", HUMAN, "exception")
 
 _QUIET_LOGGERS: Final = ("httpx", "httpcore")
 """These name signed URLs below WARNING, and tell nothing that core does not."""
@@ -100,9 +105,12 @@ def format_line(event: Mapping[str, Any], style: LogStyle, redactor: Redactor) -
         event: ``event``, ``level`` in lower case, ``timestamp`` in Unix seconds, ``filename``, ``lineno`` and the
             event's own keys.
         style: The form.
-        redactor: Applied to everything in it.
+        redactor: Applied to all that was not made here.
     """
-    clean = redactor.event(event)
+    own = {name: value for name, value in event.items() if name in _OWN_KEYS}
+    texts = {name: redactor.value("", event[name]) for name in _TEXT_KEYS if name in event}
+    facts = {name: value for name, value in event.items() if name not in own and name not in texts}
+    clean = redactor.event(facts) | own | texts
     return _format_json(clean) if style.json_lines else _format_human(clean)
 
 
@@ -117,7 +125,7 @@ def _format_json(event: dict[str, Any]) -> str:
     caller = _pop_caller(event)
     if caller:
         event["caller"] = caller
-    return json.dumps(first | event)
+    return json.dumps(first | {f"{name}_" if name in first else name: value for name, value in event.items()})
 
 
 def _format_human(event: dict[str, Any]) -> str:

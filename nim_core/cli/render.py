@@ -7,6 +7,7 @@ are shown, which hold no secrets, and every line passes the redactor besides.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ __all__ = ["HEARTBEAT_SECONDS", "Display", "Troubles", "heartbeat", "planned_tex
 HEARTBEAT_SECONDS: Final = 5.0
 _REPEAT_SECONDS: Final = 5.0
 _PHASE_WORDS: Final = {"fetching": "downloading"}
+_NUMBER = re.compile(r"\d+")
 _TROUBLES: Final = frozenset({"retry", "stall", "restart", "failed"})
 
 
@@ -78,18 +80,20 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 @define
 class Troubles:
-    """Logs retries, stalls, restarts and failures; the same one again only after a while, with how often it came."""
+    """Logs retries, stalls, restarts and failures; the like of one, numbers aside, again only after a while."""
 
     log: Any
     clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
-    _told: dict[tuple[str, str | None, str | None], float] = field(factory=dict, init=False)
-    _untold: dict[tuple[str, str | None, str | None], int] = field(factory=dict, init=False)
+    _told: dict[tuple[str, str | None, str], float] = field(factory=dict, init=False)
+    _untold: dict[tuple[str, str | None, str], int] = field(factory=dict, init=False)
 
     def event(self, event: TransferEvent) -> None:
         """Log an event that is trouble, unless the like was logged a moment ago."""
-        key = (event.kind, event.host, event.reason)
-        if event.kind not in _TROUBLES or not self._is_due(key):
+        if event.kind not in _TROUBLES:
+            return
+        key = (event.kind, event.host, _NUMBER.sub("0", event.reason or ""))
+        if not self._is_due(key):
             return
         repeated = self._untold.pop(key, 0)
         names = ("file", "host", "offset", "reason")
@@ -100,7 +104,7 @@ class Troubles:
             facts["repeated"] = repeated
         self.log.warning(f"transfer_{event.kind}", **facts)
 
-    def _is_due(self, key: tuple[str, str | None, str | None]) -> bool:
+    def _is_due(self, key: tuple[str, str | None, str]) -> bool:
         with self._lock:
             now = self.clock()
             if now - self._told.get(key, -_REPEAT_SECONDS) < _REPEAT_SECONDS:

@@ -12,7 +12,9 @@ The kit: what a plugin's tests need, and what the project's own tests are made o
 ``ranged``             answers to ranged and conditional requests
 ``faults``             ways to misbehave, and when
 ``signed_storage``     an object store behind presigned URLs
-``ngc_server``         a stand-in for NGC, also ``python -m nim_core.testing.ngc_server``
+``harness``            a context to make a source with, and URIs
+``ngc_models``         models as the stand-in for NGC serves them, and its refusals
+``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
 =====================  ==========================================================================
 
 Importing this package imports neither pytest nor any of these. PYTEST_DONT_REWRITE

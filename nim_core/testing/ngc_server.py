@@ -8,7 +8,7 @@ In a test::
 
 By hand, until it is interrupted or terminated::
 
-    python -m nim_core.testing.ngc_server --folder /tmp/demo
+    python -m nim_core.testing.ngc_server --folder demo
 
 which prints its addresses, keys and variables as one line of JSON.
 """
@@ -105,10 +105,16 @@ class NgcServer:
         self._store(model)
 
     def refuse(
-        self, status: int, description: str = "refused", *, route: str | None = None, times: int | None = None
+        self,
+        status: int,
+        description: str = "refused",
+        *,
+        route: str | None = None,
+        path: str | None = None,
+        times: int | None = None,
     ) -> None:
-        """Answer ``status`` in the API's own words, ``times`` times, for one route or all."""
-        self.faults.add(answer_with(refusal(status, description)), route=route, times=times)
+        """Answer ``status`` in the API's own words; where and how often as for :meth:`Faults.add`."""
+        self.faults.add(answer_with(refusal(status, description)), route=route, path=path, times=times)
 
     def refuse_bulk_manifest(self, status: int = 400) -> None:
         """Give presigned URLs to nobody, as for a key without membership of the organisation."""

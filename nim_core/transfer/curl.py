@@ -195,6 +195,7 @@ class CurlLoop:
         self._idle: list[Any] = []
         self._active: dict[Any, _Transfer] = {}
         self._stopping = False
+        self._awake = False
         self._thread = threading.Thread(target=self._run, name="nim-curl", daemon=True)
         self._thread.start()
 
@@ -211,6 +212,9 @@ class CurlLoop:
         self._thread.join(seconds)
 
     def _wake(self) -> None:
+        if self._awake:
+            return
+        self._awake = True
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, _WAKE)
 
@@ -241,6 +245,7 @@ class CurlLoop:
     def _take_inbox(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
+        self._awake = False
         while not self._stopping:
             try:
                 transfer = self._inbox.get_nowait()

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from nim_core.errors import NimError, SourceError
 from nim_core.transfer.curl import CurlLoop, Ended, Request, Timeouts
@@ -56,7 +56,13 @@ _MAX_REPAIRS: Final = 2
 _FILE_RETRIES: Final = 8
 """Retries of a file in all, as a multiple of those of one part."""
 
-_PUBLISH_BATCH: Final = 256
+_PUBLISH_BATCH: Final = 512
+_HELD_BYTES: Final = 32 << 20
+"""Bytes of small files that may wait in memory to be published."""
+
+_SETTLING_FILES: Final = 64
+"""Large files that may wait for their digest, each with two open files, before another is begun."""
+
 _SHUTDOWN_SECONDS: Final = 0.3
 _FILE_HANDLES: Final = 65536
 
@@ -105,6 +111,37 @@ class Flight:
     route: int
 
 
+@frozen(kw_only=True)
+class Landing:
+    """
+    A file of which all bytes are here.
+
+    Attributes:
+        path: Where the bytes are, or where ``data`` is to be written.
+        data: The bytes of a small file. None for one that is on disk.
+        digests: What was computed; empty where ``data`` has yet to be read.
+        outside: As in :class:`~nim_core.transfer.jobs.Verified`.
+    """
+
+    task: FileTask
+    path: Path
+    data: bytearray | None = None
+    digests: tuple[Digest, ...] = ()
+    outside: bool = False
+
+    def verified(self) -> Verified:
+        """Return what is published."""
+        task = self.task
+        return Verified(
+            job=task.job,
+            path=self.path,
+            size=task.size or 0,
+            digests=self.digests,
+            host=task.host or None,
+            outside=self.outside,
+        )
+
+
 class Engine:
     """
     Fetches files.
@@ -131,10 +168,13 @@ class Engine:
         self._folder = folder
         self._publish = publish
         self._teller = Teller(emit)
+        self._token = secrets.token_hex(8)
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[FileTask] = deque()
         self._active: list[FileTask] = []
+        self._settling: set[FileTask] = set()
+        self._held = 0
         self._frontiers: dict[FileTask, Frontier] = {}
         self._host_pause: dict[str, float] = {}
         self._in_flight = 0
@@ -162,9 +202,7 @@ class Engine:
         self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent)
         self._hashing = HashPool(self._options.hash_threads, failed)
         self._locators = Workers("nim-locate", self._options.locate_threads, failed)
-        self._publisher: Batcher[tuple[FileTask, Verified]] = Batcher(
-            "nim-publish", _PUBLISH_BATCH, self._publish_batch, failed
-        )
+        self._publisher: Batcher[Landing] = Batcher("nim-publish", _PUBLISH_BATCH, self._publish_batch, failed)
         try:
             self._work()
         finally:
@@ -216,13 +254,13 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ which request is next
     def _fill(self) -> None:
-        while self._in_flight < self._options.connections:
+        while self._in_flight < self._options.connections and self._held < _HELD_BYTES:
             pick = self._pick()
             if pick is None:
                 break
             self._request(*pick)
         ahead = self._options.connections * _AHEAD
-        while self._waiting and self._locating + len(self._active) < ahead:
+        while self._waiting and self._locating + len(self._active) < ahead and len(self._settling) < _SETTLING_FILES:
             self._locate(self._waiting.popleft())
 
     def _pick(self) -> tuple[FileTask, Part] | None:
@@ -257,7 +295,7 @@ class Engine:
         if isinstance(location, LocalObject):
             self._hashing.submit(lambda: self._check_local(task, location.path))
             return
-        first_time = task not in self._active
+        first_time = task.stage is Stage.LOCATING and not task.parts
         if isinstance(location, HttpObject):
             self._take_location(task, location)
         else:
@@ -269,7 +307,7 @@ class Engine:
         if isinstance(location, StreamObject):
             self._start_stream(task, location)
         elif task.size == 0:
-            self._finish_small(task, b"")
+            self._finish_small(task, bytearray())
 
     def _take_location(self, task: FileTask, location: HttpObject) -> None:
         url = location.url.reveal()
@@ -376,10 +414,13 @@ class Engine:
             if task.partial is not None:
                 os.ftruncate(task.partial.data, part.done)
         if isinstance(flight.sink, MemorySink):
-            self._finish_small(task, bytes(flight.sink.data))
+            self._finish_small(task, flight.sink.data)
             return
         task.finish_part(part)
         self._hashing.poke(self._frontiers[task])
+        if task.complete and not task.in_flight:
+            self._active.remove(task)
+            self._settling.add(task)
 
     def _redirected(self, flight: Flight, decision: Decision) -> None:
         task = flight.task
@@ -428,8 +469,15 @@ class Engine:
         task.stale = True
         self._restart_when_idle(task)
 
+    def _resume(self, task: FileTask) -> None:
+        """Have a file that was complete fetched again, or the part of it that is not complete any more."""
+        self._settling.discard(task)
+        if task not in self._active:
+            self._active.append(task)
+
     def _restart_when_idle(self, task: FileTask) -> None:
         if not task.in_flight:
+            self._resume(task)
             task.begin_parts()
             self._follow(task)
             if task.source is None:
@@ -470,6 +518,7 @@ class Engine:
     # -------------------------------------------------------------------------------------------- digests, publication
     def _damaged(self, task: FileTask, part: Part) -> None:
         task.cursor = min(task.cursor, part.number)
+        self._resume(task)
         self._teller.tell(
             task, "restart", count=-(part.length or 0), offset=part.offset, reason="damaged since the last run"
         )
@@ -478,19 +527,13 @@ class Engine:
     def _hashed(self, task: FileTask, frontier: Frontier, digests: tuple[Digest, ...]) -> None:
         if self._frontiers.get(task) is not frontier or task.partial is None:
             return
-        self._judge(task, task.partial.path, digests)
+        self._publisher.put(Landing(task=task, path=task.partial.path, digests=digests))
 
-    def _finish_small(self, task: FileTask, data: bytes) -> None:
-        task.stage = Stage.CHECKING
-        path = self._folder / f"{task.job.id}.{secrets.token_hex(8)}.small"
-
-        def check() -> None:
-            digest = StreamDigest(algorithms_to_check(task.job.file.digests, len(data)), len(data))
-            digest.update(memoryview(data))
-            path.write_bytes(data)
-            self._events.put(lambda: self._judge(task, path, digest.digests()))
-
-        self._hashing.submit(check)
+    def _finish_small(self, task: FileTask, data: bytearray) -> None:
+        self._active.remove(task)
+        self._held += len(data)
+        path = self._folder / f"{task.job.id}.{self._token}.small"
+        self._publisher.put(Landing(task=task, path=path, data=data))
 
     def _check_local(self, task: FileTask, path: Path) -> None:
         """Check a file that is on this machine already, where there is something to check it against."""
@@ -500,31 +543,29 @@ class Engine:
         if expected:
             size, digests = digest_file(path, expected, lambda: self._stopping)
         task.size = size
-        self._events.put(lambda: self._judge(task, path, digests, outside=True))
+        self._publisher.put(Landing(task=task, path=path, digests=digests, outside=True))
 
-    def _judge(self, task: FileTask, path: Path, digests: tuple[Digest, ...], *, outside: bool = False) -> None:
-        """Compare digests and size with what was promised, then hand the file on or fetch it again."""
-        error = task.mismatch(digests, verify=self._options.verify)
-        if error is not None:
-            self._repair(task, path, error)
-            return
-        task.stage = Stage.PUBLISHING
-        verified = Verified(
-            job=task.job,
-            path=path,
-            size=task.size or 0,
-            digests=digests,
-            host=task.host or None,
-            outside=outside,
-        )
-        self._publisher.put((task, verified))
+    def _publish_batch(self, batch: list[Landing]) -> None:
+        """Compare digests and size of files with what was promised; publish them, or have them fetched again."""
+        good: list[tuple[Landing, Verified]] = []
+        for landing in map(_written, batch):
+            error = landing.task.mismatch(landing.digests, verify=self._options.verify)
+            if error is not None:
+                self._events.put(partial(self._repair, landing, error))
+            else:
+                good.append((landing, landing.verified()))
+        if good:
+            self._publish([verified for _, verified in good])
+            self._events.put(partial(self._published, good))
 
-    def _repair(self, task: FileTask, path: Path, error: NimError) -> None:
+    def _repair(self, landing: Landing, error: NimError) -> None:
         """Fetch wrong content again, on fresh connections, the second time as a single stream; then give up."""
+        task = landing.task
         task.repairs += 1
-        if task.small:
-            path.unlink(missing_ok=True)
-        if task.repairs > _MAX_REPAIRS or not task.parts:
+        self._held -= len(landing.data or b"")
+        if landing.data is not None:
+            landing.path.unlink(missing_ok=True)
+        if task.repairs > _MAX_REPAIRS or landing.outside:
             if task.partial is not None:
                 task.partial.discard()
                 task.partial = None
@@ -534,21 +575,18 @@ class Engine:
         task.single = task.single or task.repairs == _MAX_REPAIRS
         self._start_over(task, str(error))
 
-    def _publish_batch(self, batch: list[tuple[FileTask, Verified]]) -> None:
-        self._publish([verified for _, verified in batch])
-        for task, verified in batch:
-            self._events.put(partial(self._published, task, verified))
-
-    def _published(self, task: FileTask, verified: Verified) -> None:
-        task.stage = Stage.DONE
-        self._unfinished -= 1
-        self._frontiers.pop(task, None)
-        if task in self._active:
-            self._active.remove(task)
-        if task.partial is not None:
-            task.partial.discard()
-        self._teller.progress(task)
-        self._teller.tell(task, "published", count=verified.size)
+    def _published(self, batch: Sequence[tuple[Landing, Verified]]) -> None:
+        for landing, verified in batch:
+            task = landing.task
+            task.stage = Stage.DONE
+            self._unfinished -= 1
+            self._held -= len(landing.data or b"")
+            self._frontiers.pop(task, None)
+            self._settling.discard(task)
+            if task.partial is not None:
+                task.partial.discard()
+            self._teller.progress(task)
+            self._teller.tell(task, "published", count=verified.size)
 
     # --------------------------------------------------------------------------------------------------------- telling
     def _tick(self) -> None:
@@ -556,11 +594,22 @@ class Engine:
         if now < self._next_tick:
             return
         self._next_tick = now + _TICK_SECONDS
-        for task in self._active:
+        for task in (*self._active, *self._settling):
             self._teller.progress(task)
             frontier = self._frontiers.get(task)
             if frontier is not None:
                 self._hashing.poke(frontier)
+
+
+def _written(landing: Landing) -> Landing:
+    """Return a small file as one that is on disk, with its digests."""
+    data = landing.data
+    if data is None:
+        return landing
+    digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))
+    digest.update(memoryview(data))
+    landing.path.write_bytes(data)
+    return evolve(landing, digests=digest.digests())
 
 
 def _raise_handle_limit() -> None:

@@ -85,6 +85,19 @@ def test_help_waits_for_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert run(sys.executable, "-c", program).stdout.splitlines()[-1] == "[]"
 
 
+def test_reading_arguments_waits_for_nothing_heavy() -> None:
+    program = (
+        "import sys; from nim_core.cli.app import command\n"
+        "arguments = ['-p', 'x', 'y', '--manifest', 'm', '--model-cache', 'c', '--force']\n"
+        "print(command('download-to-cache').make_context('x', arguments).params)\n"
+        f"print(sorted({{*{HEAVY!r}, 'pydantic'}} & set(sys.modules)))"
+    )
+    params, heavy = run(sys.executable, "-c", program).stdout.splitlines()
+    assert "'profiles': ['x', 'y']" in params
+    assert "'manifest_file': PosixPath('m')" in params
+    assert heavy == "[]"
+
+
 def test_listing_plugins_loads_no_transport() -> None:
     program = (
         "import sys; sys.argv = ['nim-llm', 'plugins', 'list']\n"

@@ -34,7 +34,9 @@ SNAPSHOT = Snapshot(
     speed=210_000_000,
     active=tuple(ActiveFile(name=f"part-{number}.bin", done=number * 10**6, total=10**8) for number in range(6)),
 )
-RETRY = TransferEvent(kind="retry", uri=str(URI), file="model.bin", host="cdn", offset=7, seconds=1.44, reason="reset")
+RETRY = TransferEvent(
+    kind="retry", uri=str(URI), file="model.bin", host="cdn", offset=7, seconds=1.44, reason="reset after 0 ms"
+)
 
 
 class FakeLog:
@@ -86,12 +88,12 @@ def test_a_plan_as_a_line(plan: Plan, text: str) -> None:
 def test_trouble_is_logged_once_in_a_while() -> None:
     log, now = FakeLog(), [0.0]
     troubles = Troubles(log, lambda: now[0])
-    for _ in range(10):
-        troubles.event(RETRY)
+    for number in range(10):
+        troubles.event(evolve(RETRY, reason=f"reset after {number} ms"))
     now[0] = 6.0
     troubles.event(RETRY)
     troubles.event(evolve(RETRY, reason="other"))
-    facts = {"file": "model.bin", "host": "cdn", "offset": 7, "reason": "reset", "seconds": 1.4}
+    facts = {"file": "model.bin", "host": "cdn", "offset": 7, "reason": "reset after 0 ms", "seconds": 1.4}
     assert log.lines == [
         ("warning", "transfer_retry", facts),
         ("warning", "transfer_retry", facts | {"repeated": 9}),

@@ -1,7 +1,5 @@
 """What a user sees when a download cannot be completed: which exit code, which last words, and what is left behind."""
 
-import json
-import os
 import shutil
 import signal
 import socket
@@ -11,7 +9,7 @@ import pytest
 import yaml
 from attrs import define, evolve, field, frozen
 
-from nim_core.testing.corpus import Content, PatternContent, inline, part_of
+from nim_core.testing.corpus import Content, PatternContent, inline, with_flipped_byte
 from nim_core.testing.faults import cut, wrong_length
 from nim_core.testing.http_server import Response
 from nim_core.testing.manifests import manifest_for, profile_id
@@ -113,19 +111,13 @@ def test_a_flipped_byte_is_never_visible(model, machine, connect):
     served.server.storage.flip(model.storage_path("weights.bin"), 60_000)
     ended = machine.run("--manifest-file", served.manifest)
     assert ended.code == 52
-    wrong = evolve_digest(content, 60_000)
+    wrong = with_flipped_byte(content, 60_000).digest("blake3")
     for words in (model.uri("weights.bin"), str(content.digest("blake3")), str(wrong), "127.0.0.1"):
         assert words in ended.last
     assert not machine.cache.blob(model, "weights.bin").exists()
     assert wrong.value not in {path.name for path in machine.cache.blobs}
     assert not machine.cache.link(model, "weights.bin").is_symlink()
     assert machine.cache.receipts == {}
-
-
-def evolve_digest(content, offset):
-    from nim_core.testing.corpus import with_flipped_byte
-
-    return with_flipped_byte(content, offset).digest("blake3")
 
 
 def test_one_bad_transfer_is_repaired(machine, connect):
@@ -147,7 +139,7 @@ def test_a_manifest_that_names_a_path_outside(path, machine, connect):
     ended = machine.run("--manifest-file", served.manifest)
     assert ended.code == 12
     assert "unsafe file path" in ended.last
-    assert path.replace("\\", "\\\\") in ended.last
+    assert "backslash" in ended.last if "\\" in path else path in ended.last
     assert str(served.manifest) in ended.last
     assert len(served.server.log) == 0
     assert not machine.cache.path.exists()
@@ -225,8 +217,8 @@ def test_a_cache_path_that_is_a_file(below, machine, connect):
     machine.cache.path.write_text("precious")
     ended = machine.run("--manifest-file", served.manifest, "--model-cache-path", machine.cache.path / below)
     assert ended.code == 60
-    assert str(machine.cache.path) in ended.last
-    assert "hint" in ended.last
+    assert f": {machine.cache.path / below} (" in ended.last
+    assert "use another cache" in ended.last
     assert machine.cache.path.read_text() == "precious"
     assert served.bodies == {}
 
@@ -253,8 +245,7 @@ def test_a_planted_link_is_not_followed(below, machine, connect):
     planted.symlink_to(outside)
     ended = machine.run("--manifest-file", served.manifest)
     assert ended.code == 60
-    assert str(planted) in ended.last
-    assert "not a folder of the cache's own" in ended.last
+    assert f"not a folder of the cache's own: {planted} (" in ended.last
     assert list(outside.iterdir()) == []
     assert machine.cache.receipts == {}
 
@@ -282,8 +273,7 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(machine, connect):
     served.server.faults.add(cut(3 * MEBIBYTE), route="storage", times=1)
     machine.run("--manifest-file", served.manifest).check()
     assert machine.cache.differences(MEDIUM) == []
-    size = MEDIUM.files["weights.bin"].size
-    assert ranges_of(served, "weights.bin") == [None, f"bytes={3 * MEBIBYTE}-{size - 1}"]
+    assert ranges_of(served, "weights.bin") == [None, f"bytes={3 * MEBIBYTE}-"]
 
 
 @pytest.mark.parametrize("difference", [5, -5])
@@ -380,7 +370,7 @@ def test_a_url_that_expires_on_the_way(machine, connect):
     served.server.faults.add(cut_and_expire, route="storage", times=1)
     machine.run("--manifest-file", served.manifest).check()
     assert machine.cache.differences(MEDIUM) == []
-    rest = f"bytes={3 * MEBIBYTE}-{8 * MEBIBYTE - 1}"
+    rest = f"bytes={3 * MEBIBYTE}-"
     assert ranges_of(served, "weights.bin") == [None, rest, rest]
     assert [exchange.status for exchange in served.server.log.select(origin="storage")] == [200, 403, 206]
 

@@ -103,12 +103,13 @@ def make_environment(folder: Path, *wheels: str) -> Command:
     """
     Install ``wheels`` into an empty environment and return what runs its commands from another folder.
 
-    Third parties' packages come as locked. Our own come from the built files alone, with every index turned off.
+    Third parties' packages come as locked. Our own come from the built files alone, with every index turned off, and
+    without uv's cache, which takes a rebuilt wheel of the same version for the one before.
     """
     target = f"--python={folder / 'env' / 'bin' / 'python'}"
     uv("venv", f"--python={sys.executable}", folder / "env")
     uv("pip", "install", target, "--require-hashes", f"--requirements={ROOT / 'requirements' / 'runtime.txt'}")
-    uv("pip", "install", target, "--no-index", f"--find-links={FOLDER}", *wheels)
+    uv("pip", "install", target, "--no-cache", "--no-index", f"--find-links={FOLDER}", *wheels)
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     environment = {

@@ -221,6 +221,8 @@ def test_refusals_by_route_and_number(member, status):
     answer = member.get(VERSION + "/files")
     assert (answer.status_code, answer.json()["requestStatus"]["statusDescription"]) == (status, "why")
     assert [member.get(path).status_code for path in (VERSION + "/files", MANIFEST)] == [200, 200]
+    member.server.refuse(status, path="*/hf-1.0+chk1/files")
+    assert [member.get(path).status_code for path in (MODEL, VERSION + "/files")] == [200, status]
 
 
 def test_other_refusals(member):

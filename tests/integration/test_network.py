@@ -1,0 +1,256 @@
+"""Closed networks as a user meets them: a whole download behind a corporate proxy, and under a private authority."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from nim_core.testing.corpus import PatternContent, inline
+from nim_core.testing.ngc_models import NgcModel
+from nim_core.testing.ngc_server import NgcServer
+
+pytest_plugins = ["nim_core.testing"]
+
+MODEL = NgcModel(
+    files={
+        "config.json": inline("{}\n"),
+        "a folder/ü & co.bin": PatternContent(length=70_000),
+        "weights.bin": PatternContent(length=3_000_000),
+    }
+)
+PASSWORD = "p@ss:w/rd"
+USERINFO = "corp:p%40ss%3Aw%2Frd@"
+ONCE = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "1", "NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS": "1"}
+
+CONFIG = """
+http_port 127.0.0.1:{port}
+{rules}
+http_access allow all
+cache deny all
+cache_effective_user proxy
+shutdown_lifetime 0 seconds
+strip_query_terms off
+pinger_enable off
+pid_filename none
+netdb_filename none
+coredump_dir {folder}
+logformat requests %rm %ru %>Hs
+access_log stdio:{folder}/access.log logformat=requests
+cache_log {folder}/cache.log
+"""
+WANTS_PASSWORD = """
+auth_param basic program /usr/lib/squid/basic_ncsa_auth {folder}/passwords
+acl known proxy_auth REQUIRED
+http_access deny !known
+"""
+DENIES_ALL = "http_access deny all"
+DENIES_PORT = "acl denied port {denied}\nhttp_access deny denied"
+
+
+@frozen
+class Squid:
+    """A running proxy."""
+
+    port: int
+    folder: Path
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def requests(self):
+        """Method, URL and status of each request; squid writes them down shortly after it has answered."""
+        time.sleep(0.3)
+        return [tuple(line.split()) for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+@pytest.fixture
+def squid():
+    """Return a function that starts a proxy with rules of its own."""
+    executable = shutil.which("squid") or shutil.which("squid", path="/usr/sbin")
+    if executable is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "squid is not installed: apt-get install squid"
+        )
+    with contextlib.ExitStack() as stack:
+
+        def start(rules="", **values):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            with socket.create_server(("127.0.0.1", 0)) as reserved:
+                port = reserved.getsockname()[1]
+            rules = rules.format(folder=folder, **values)
+            (folder / "squid.conf").write_text(CONFIG.format(port=port, rules=rules, folder=folder))
+            hashed = subprocess.run(
+                ["openssl", "passwd", "-apr1", PASSWORD], capture_output=True, text=True, check=True
+            )
+            (folder / "passwords").write_text(f"corp:{hashed.stdout}")
+            if os.geteuid() == 0:
+                for path in (folder, *folder.iterdir()):
+                    shutil.chown(path, "proxy")
+            process = subprocess.Popen([executable, "-N", "-f", folder / "squid.conf"], stderr=subprocess.DEVNULL)
+            stack.callback(process.wait, 10)
+            stack.callback(process.terminate)
+            wait_for(port, process, folder)
+            return Squid(port, folder)
+
+        yield start
+
+
+def wait_for(port, process, folder):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"squid did not start: {(folder / 'cache.log').read_text()}")
+
+
+@pytest.fixture
+def connect(machine, serve, certificates):
+    """Return a function that serves the model by ``http`` or ``https`` to the machine, which trusts it."""
+
+    def start(scheme="https"):
+        served = serve(MODEL, certificates=certificates if scheme == "https" else None)
+        machine.environment = {**served.server.environment(), **ONCE, "SSL_CERT_FILE": str(certificates.ca)}
+        return served
+
+    return start
+
+
+def port_of(url):
+    return int(url.rpartition(":")[2])
+
+
+# ---------------------------------------------------------------------------------------------------- behind a proxy
+@pytest.mark.parametrize("userinfo", ["", USERINFO], ids=["open", "password"])
+@pytest.mark.parametrize(("scheme", "variable"), [("https", "HTTPS_PROXY"), ("http", "http_proxy")])
+def test_everything_goes_through_the_proxy(scheme, variable, userinfo, machine, connect, squid, sockets):
+    served = connect(scheme)
+    proxy = squid(WANTS_PASSWORD if userinfo else "")
+    variables = {variable: f"http://{userinfo}{proxy.address}"}
+    ended = machine.run("--manifest-file", served.manifest, within=sockets.within, env=variables).check()
+
+    assert machine.cache.differences(MODEL) == []
+    assert sockets.ports == {proxy.port}
+    asked = served.server.log.select()
+    if scheme == "https":
+        hosts = {url for method, url, _ in proxy.requests if method == "CONNECT"}
+        assert hosts == {f"127.0.0.1:{port_of(url)}" for url in (served.server.api_url, served.server.storage_url)}
+    else:
+        assert len([line for line in proxy.requests if line[2] == "200"]) == len(asked)
+        assert all(exchange.request.header("Via") for exchange in asked)
+    assert {exchange.request.header("Proxy-Authorization") for exchange in asked} == {None}
+    assert not [form for form in (PASSWORD, USERINFO) if form in ended.said]
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "ALL_PROXY"])
+def test_the_other_variables_count_too(variable, machine, connect, squid):
+    served = connect()
+    proxy = squid(DENIES_ALL)
+    ended = machine.run("--manifest-file", served.manifest, env={variable: proxy.address})
+    assert ended.code == 30
+    assert f"the proxy http://{proxy.address} refused to connect to {served.server.api_url} (HTTP 403)" in ended.last
+    assert "NO_PROXY" in ended.last
+    assert len(served.server.log) == 0
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_no_proxy_leads_around_it_on_both_paths(scheme, machine, connect, squid):
+    served = connect(scheme)
+    proxy = squid(DENIES_ALL)
+    variables = {f"{scheme.upper()}_PROXY": f"http://{proxy.address}", "NO_PROXY": "example.com, 127.0.0.0/8"}
+    machine.run("--manifest-file", served.manifest, env=variables).check()
+    assert machine.cache.differences(MODEL) == []
+    assert proxy.requests == []
+
+
+def test_a_proxy_that_denies_the_storage(machine, connect, squid):
+    served = connect()
+    proxy = squid(DENIES_PORT, denied=port_of(served.server.storage_url))
+    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.address}"})
+    assert ended.code == 30
+    for words in (proxy.address, served.server.storage_url, "HTTP 403", "NO_PROXY"):
+        assert words in ended.last
+    assert served.server.log.count(origin="storage") == 0
+    assert machine.cache.receipts == {}
+
+
+@pytest.mark.parametrize("around", ["", "api"], ids=["api", "storage"])
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_a_wrong_proxy_password(scheme, around, machine, connect, squid):
+    """``storage``: only the data goes through the proxy."""
+    served = connect(scheme)
+    proxy = squid(WANTS_PASSWORD)
+    variable = f"{scheme.upper()}_PROXY"
+    variables = {variable: f"http://corp:hunter2@{proxy.address}"}
+    if around:
+        variables["NO_PROXY"] = f"127.0.0.1:{port_of(served.server.api_url)}"
+    ended = machine.run("--manifest-file", served.manifest, env=variables)
+    assert ended.code == 10
+    for words in ("proxy wants a user and password", proxy.address, variable):
+        assert words in ended.last
+    assert "hunter2" not in ended.said
+    assert served.server.log.count(origin="storage") == 0
+    assert {status for _, _, status in proxy.requests} == {"407"}
+    assert machine.cache.receipts == {}
+
+
+def test_a_proxy_that_is_not_there(machine, connect):
+    served = connect()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://corp:hunter2@{address}"})
+    assert ended.code == 39
+    assert address in ended.last
+    assert "hunter2" not in ended.said
+    assert len(served.server.log) == 0
+
+
+# ------------------------------------------------------------------------------------------------ a private authority
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_private_authority(variable, machine, connect, certificates):
+    served = connect()
+    machine.environment.pop("SSL_CERT_FILE")
+    machine.run("--manifest-file", served.manifest, env={variable: str(certificates.ca)}).check()
+    assert machine.cache.differences(MODEL) == []
+
+
+def test_an_unknown_authority_is_refused_once(machine, connect, squid):
+    """The proxy counts the attempts."""
+    served = connect()
+    machine.environment.pop("SSL_CERT_FILE")
+    proxy = squid()
+    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.address}"})
+    assert ended.code == 30
+    for words in ("certificate not trusted", served.server.api_url, "SSL_CERT_FILE"):
+        assert words in ended.last
+    assert "retry" not in ended.stderr
+    assert len(proxy.requests) == 1
+    assert len(served.server.log) == 0
+
+
+def test_a_certificate_file_that_is_not_there(machine, connect):
+    served = connect()
+    ended = machine.run("--manifest-file", served.manifest, env={"SSL_CERT_FILE": str(machine.folder / "no.pem")})
+    assert ended.code == 10
+    assert "SSL_CERT_FILE" in ended.last
+    assert str(machine.folder / "no.pem") in ended.last
+
+
+def test_the_key_is_not_sent_to_who_cannot_prove_its_name(machine, connect):
+    """The key's first request is the first request of all: nothing may have been sent before the handshake failed."""
+    served = connect()
+    machine.environment.pop("SSL_CERT_FILE")
+    ended = machine.run("--manifest-file", served.manifest)
+    assert ended.code == 30
+    assert len(served.server.log) == 0
+    assert NgcServer.nvapi_key not in ended.said
