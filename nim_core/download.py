@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
-from nim_core.errors import CacheError
+from nim_core.errors import CacheError, ConfigError
 from nim_core.plan import Plan, Present, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.settings import Settings
@@ -102,10 +102,18 @@ class Run:
 
 @frozen(kw_only=True)
 class Missing:
-    """What receipts do not answer for: files, and model URIs whose files are not known."""
+    """
+    What receipts do not answer for.
+
+    Attributes:
+        wanted: Files.
+        unlisted: Model URIs whose files are not known.
+        named: Every model URI that the user named.
+    """
 
     wanted: tuple[Wanted, ...]
     unlisted: tuple[ModelUri, ...]
+    named: tuple[ModelUri, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.wanted or self.unlisted)
@@ -145,7 +153,7 @@ def download(
     known: Mapping[ModelUri, Present] = {}
     if options.use_cache and not options.force:
         targets = tuple(_from_receipt(target, run) for target in targets)
-        known = _trusted(targets, run.index)
+        known = _trusted(targets, run)
     fetched = _fetch(_missing(targets, known), known, run)
     observer.phase("finishing")
     present = {**known, **fetched.present}
@@ -172,22 +180,43 @@ def _from_receipt(target: Target, run: Run) -> Target:
     if target.uri is None:
         return target
     files = run.index.files_of(target.id).values()
-    return evolve(target, files=tuple(Wanted(path=file.path, uri=run.registry.parse_uri(file.uri)) for file in files))
+    try:
+        wanted = tuple(Wanted(path=file.path, uri=_named_by(target.uri, file.uri, run.registry)) for file in files)
+    except ConfigError:  # not a receipt of this version's
+        return target
+    return evolve(target, files=wanted)
 
 
-def _trusted(targets: tuple[Target, ...], index: ReceiptIndex) -> dict[ModelUri, Present]:
+def _named_by(uri: ModelUri, identity: str, registry: Registry) -> ModelUri:
+    """Return the URI of a file that ``uri`` names, with what its identity leaves out: userinfo, or a signed query."""
+    if identity == uri.identity:
+        return uri
+    userinfo, at, _ = uri.location.partition("/")[0].rpartition("@")
+    file = registry.parse_uri(identity)
+    return evolve(file, location=userinfo + at + file.location)
+
+
+def _trusted(targets: tuple[Target, ...], run: Run) -> dict[ModelUri, Present]:
+    """Return the files that are what every target that wants them expects."""
     found: dict[ModelUri, Present] = {}
+    doubtful: set[ModelUri] = set()
     for target, wanted in _each(targets):
-        present = index.trusted(wanted, target.id)
-        if present is not None:
+        expected = wanted if run.options.verify else evolve(wanted, digest=None)
+        present = run.index.trusted(expected, target.id)
+        if present is None:
+            doubtful.add(wanted.uri)
+        else:
             found[wanted.uri] = present
-    return found
+    return {uri: present for uri, present in found.items() if uri not in doubtful}
 
 
 def _missing(targets: tuple[Target, ...], known: Mapping[ModelUri, Present]) -> Missing:
-    wanted = {item.uri: item for _, item in _each(targets) if item.uri not in known}
-    unlisted = tuple(target.uri for target in targets if target.uri is not None and not target.files)
-    return Missing(wanted=tuple(wanted.values()), unlisted=unlisted)
+    named = tuple(target.uri for target in targets if target.uri is not None)
+    return Missing(
+        wanted=tuple(dict.fromkeys(item for _, item in _each(targets) if item.uri not in known)),
+        unlisted=tuple(target.uri for target in targets if target.uri is not None and not target.files),
+        named=named,
+    )
 
 
 def _each(targets: tuple[Target, ...]) -> Iterator[tuple[Target, Wanted]]:

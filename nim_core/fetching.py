@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from nim_core.cache.index import ReceiptIndex
+from nim_core.cache.layout import Layout
+from nim_core.cache.receipts import ReceiptFile
 from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
 from nim_core.download import DownloadOptions, Fetched, Missing, Run
@@ -66,12 +68,12 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run)
 
 
 def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
-    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs."""
+    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; nothing a manifest has."""
     variables = run.settings.read(run.registry.declared_variables)
     for variable in variables.declared:
         if variable.kind == "url" and variables.is_set(variable.name):
             yield variables.text(variable.name) or ""
-    for uri in (*missing.unlisted, *(item.uri for item in missing.wanted)):
+    for uri in missing.named:
         if uri.style is UriStyle.OBJECT and uri.scheme in {"http", "https"}:
             yield str(uri)
 
@@ -91,68 +93,73 @@ def _already_here(
 
 def _outside(fetch: Fetch, path: Path, options: DownloadOptions) -> Present | None:
     """Return a file that is used from where it is; None leaves it, and the error about it, to the engine."""
-    expected = fetch.file.digests if options.verify else ()
-    digests = digest_file(path, expected, _never)[1] if expected else ()
-    if not _holds(expected, digests):
+    found = _read(path, None, fetch.file.digests, options)
+    if found is None:
         return None
-    stat = path.stat()
+    info, digests = found
     return Present(
-        identity=fetch.identity, blob=path, link=None, size=stat.st_size, mtime_ns=stat.st_mtime_ns, digests=digests
+        identity=fetch.identity, blob=path, link=None, size=info.st_size, mtime_ns=info.st_mtime_ns, digests=digests
     )
 
 
 def _inside(fetch: Fetch, wanted: Wanted, run: Run) -> Present | None:
-    """Return a file of the cache, after reading it; None when it is not there or not what is wanted."""
-    for blob in _candidates(fetch, wanted, run):
-        expected = _expected(fetch, wanted, run.index)
-        if not expected or not _has_size(blob, fetch.file.size):
+    """Return a file of the cache; None when it is not there or not what is wanted."""
+    known = run.index.find(wanted)
+    expected = _expected(fetch, known)
+    for blob in _candidates(fetch, known, run.layout) if expected else ():
+        found = _read(blob, fetch.file.size, expected, run.options)
+        if found is None:
             continue
-        size, digests = digest_file(blob, expected, _never)
-        if _holds(expected, digests):
-            link = Store(run.layout).link(fetch, blob)
-            return Present(
-                identity=fetch.identity,
-                blob=blob,
-                link=link,
-                size=size,
-                mtime_ns=blob.stat().st_mtime_ns,
-                digests=digests,
-            )
+        info, digests = found
+        if not digests and known is not None and known.mtime_ns == info.st_mtime_ns:
+            digests = known.digests
+        return Present(
+            identity=fetch.identity,
+            blob=blob,
+            link=Store(run.layout).link(fetch, blob),
+            size=info.st_size,
+            mtime_ns=info.st_mtime_ns,
+            digests=digests,
+            host=known.host if known is not None else None,
+        )
     return None
 
 
-def _candidates(fetch: Fetch, wanted: Wanted, run: Run) -> Iterable[Path]:
-    """Yield blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's."""
-    seen: set[Path] = set()
-    layout = run.layout
+def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Iterable[Path]:
+    """Return blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's."""
     names = [fetch.file.blob_name, *(digest.value for digest in fetch.file.digests)]
-    known = run.index.find(wanted)
-    for path in (
+    paths = (
         layout.snapshot(fetch.key) / fetch.file.path,
         *(layout.blob(fetch.key, name) for name in names if name),
         *((layout.path / known.blob,) if known is not None else ()),
-    ):
-        real = Path(os.path.realpath(path))
-        if real not in seen and real.is_file():
-            seen.add(real)
-            yield real
+    )
+    return dict.fromkeys(layout.unresolved(Path(os.path.realpath(path)), fetch.key) for path in paths)
 
 
-def _expected(fetch: Fetch, wanted: Wanted, index: ReceiptIndex) -> tuple[Digest, ...]:
+def _expected(fetch: Fetch, known: ReceiptFile | None) -> tuple[Digest, ...]:
     """
     Return what a cached file has to be checked against.
 
     What source and manifest promise; where they promise nothing and the name never gets another content, what the file
     was seen to have when it was fetched.
     """
-    if fetch.file.digests or not fetch.pinned:
+    if fetch.file.digests or not fetch.pinned or known is None:
         return fetch.file.digests
-    known = index.find(wanted)
-    return known.digests if known is not None else ()
+    return known.digests
 
 
-def _has_size(path: Path, size: int | None) -> bool:
-    return size is None or path.stat().st_size == size
+def _read(
+    path: Path, size: int | None, expected: tuple[Digest, ...], options: DownloadOptions
+) -> tuple[os.stat_result, tuple[Digest, ...]] | None:
+    """Return what a file is like, read where digests count; None when it cannot be read or is something else."""
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) or size not in {None, info.st_size}:
+            return None
+        digests = digest_file(path, expected, _never)[1] if expected and options.verify else ()
+    except OSError:
+        return None
+    return (info, digests) if _holds(expected, digests) else None
 
 
 def _holds(expected: Iterable[Digest], found: Iterable[Digest]) -> bool:
@@ -174,12 +181,12 @@ class _Carrier:
         self._network = network
         self._store = Store(run.layout)
         self._present: dict[ModelUri, Present] = {}
-        self._fetches: dict[str, Fetch] = {}
+        self._fetches: dict[str, list[Fetch]] = {}
         self.bytes_received = 0
 
     def carry(self, fetches: Sequence[Fetch]) -> dict[ModelUri, Present]:
         """Fetch, verify and publish ``fetches``; return where they are."""
-        jobs = [self._job(fetch) for fetch in fetches]
+        jobs = list({job.id: job for job in map(self._job, fetches)}.values())
         self._preflight(jobs)
         engine = Engine(
             options=self._engine_options(),
@@ -195,9 +202,10 @@ class _Carrier:
         return self._present
 
     def _job(self, fetch: Fetch) -> Job:
+        """Return what fetches a file; URIs that differ in userinfo alone have one in common."""
         text = "\n".join([fetch.identity.identity, *sorted(str(digest) for digest in fetch.file.digests)])
         job_id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        self._fetches[job_id] = fetch
+        self._fetches.setdefault(job_id, []).append(fetch)
         return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))
 
     def _preflight(self, jobs: Sequence[Job]) -> None:
@@ -221,14 +229,15 @@ class _Carrier:
         self._run.registry.notify(event)
 
     def _publish(self, batch: Sequence[Verified]) -> None:
-        for stored in self._store.publish((self._fetches[item.job.id], item) for item in batch):
+        for stored in self._store.publish((self._fetches[item.job.id][0], item) for item in batch):
             verified = stored.verified
-            self._present[stored.fetch.identity] = Present(
-                identity=stored.fetch.identity,
-                blob=stored.blob,
-                link=stored.link,
-                size=verified.size,
-                mtime_ns=stored.blob.stat().st_mtime_ns,
-                digests=verified.digests,
-                host=verified.host,
-            )
+            for fetch in self._fetches[verified.job.id]:
+                self._present[fetch.identity] = Present(
+                    identity=fetch.identity,
+                    blob=stored.blob,
+                    link=stored.link,
+                    size=verified.size,
+                    mtime_ns=stored.blob.stat().st_mtime_ns,
+                    digests=verified.digests,
+                    host=verified.host,
+                )

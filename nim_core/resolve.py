@@ -61,8 +61,8 @@ class Resolver:
         listing = self._listing(_listed(uri))
         files = listing.files if uri.file is None else (_named(listing, uri),)
         if not files:
-            raise NotFoundError("nothing there", uri=uri.display)
-        return tuple(Wanted(path=file.path, uri=_identity(listing, file)) for file in files)
+            raise NotFoundError(f"nothing there: {uri.display}", uri=uri.display)
+        return tuple(Wanted(path=file.path, uri=_identity(uri, file, alone=len(files) == 1)) for file in files)
 
     def fetches(self, wanted: Iterable[Wanted], *, verify: bool) -> dict[ModelUri, Fetch]:
         """
@@ -74,17 +74,19 @@ class Resolver:
 
         Raises:
             NotFoundError: A source does not have a file.
-            DigestMismatchError: A source has another content than a manifest promises, as its listing shows.
+            DigestMismatchError: A source has another content than a manifest promises, as its listing shows, or two
+                promises for one file contradict each other.
         """
         items = list(wanted)
         uris = list(dict.fromkeys(_listed(item.uri) for item in items))
         for uri in uris:
             self._source(uri)
         map_threads("nim-list", self._listing, uris, _THREADS)
-        result: dict[ModelUri, Fetch] = {}
+        promised: dict[ModelUri, dict[Digest, None]] = {item.uri: {} for item in items}
         for item in items:
-            result[item.uri] = self._fetch(item, verify=verify)
-        return result
+            if verify and item.digest is not None:
+                promised[item.uri][item.digest] = None
+        return {uri: self._fetch(uri, tuple(digests)) for uri, digests in promised.items()}
 
     def locate(self, fetch: Fetch) -> Location:
         """Ask where the bytes of a file are now."""
@@ -110,17 +112,15 @@ class Resolver:
             self._listings[uri] = self._source(uri).list_files(uri)
         return self._listings[uri]
 
-    def _fetch(self, wanted: Wanted, *, verify: bool) -> Fetch:
-        uri = _listed(wanted.uri)
+    def _fetch(self, identity: ModelUri, promised: tuple[Digest, ...]) -> Fetch:
+        uri = _listed(identity)
         listing = self._listing(uri)
-        file = _named(listing, wanted.uri)
-        promised = wanted.digest if verify else None
         source = self._source(uri)
         place = source.cache_key if isinstance(source, CachePlacement) else default_key
         return Fetch(
-            identity=wanted.uri,
+            identity=identity,
             uri=uri,
-            file=_promised(file, promised, wanted.uri),
+            file=_promised(_named(listing, identity), promised, identity),
             key=place(uri, listing.pinned),
             pinned=listing.pinned is not None,
         )
@@ -131,18 +131,21 @@ def _listed(uri: ModelUri) -> ModelUri:
     return uri if uri.style is UriStyle.OBJECT else without_file(uri)
 
 
-def _identity(listing: Listing, file: RemoteFile) -> ModelUri:
-    if listing.uri.style is not UriStyle.OBJECT:
-        return evolve(listing.uri, file=file.path)
-    if len(listing.files) == 1:
-        return listing.uri
-    return evolve(listing.uri, location=f"{listing.uri.location.rstrip('/')}/{file.path}")
+def _identity(uri: ModelUri, file: RemoteFile, *, alone: bool) -> ModelUri:
+    """Return the URI of a file that ``uri`` names; an object is named by its own URI, be it beneath a prefix or not."""
+    if uri.style is not UriStyle.OBJECT:
+        return evolve(uri, file=file.path)
+    if alone:
+        return uri
+    return evolve(uri, location=f"{uri.location.removesuffix('/')}/{file.path}")
 
 
 def _named(listing: Listing, uri: ModelUri) -> RemoteFile:
     """Return the one file of a listing that ``uri`` names."""
     if uri.style is UriStyle.OBJECT:
-        if len(listing.files) != 1:
+        if not listing.files:
+            raise NotFoundError(f"no such file: {uri.display}", uri=uri.display)
+        if len(listing.files) > 1:
             raise SourceError(f"not one file but {len(listing.files)}", uri=uri.display)
         return listing.files[0]
     for file in listing.files:
@@ -160,15 +163,18 @@ def _similar(files: Sequence[RemoteFile], name: str | None) -> str:
     return f"the source lists {len(files)} files, this is none of them"
 
 
-def _promised(file: RemoteFile, digest: Digest | None, uri: ModelUri) -> RemoteFile:
-    """Return ``file`` with what the manifest promises first among its digests."""
-    if digest is None:
-        return file
+def _promised(file: RemoteFile, promised: tuple[Digest, ...], uri: ModelUri) -> RemoteFile:
+    """Return ``file`` with what manifests promise first among its digests."""
+    seen: dict[str, Digest] = {}
+    for digest in promised:
+        first = seen.setdefault(digest.algorithm, digest)
+        if first != digest:
+            raise DigestMismatchError(f"two contents promised for {uri.display}: {first} and {digest}")
     for listed in file.digests:
-        if listed.algorithm == digest.algorithm and listed != digest:
+        digest = seen.get(listed.algorithm, listed)
+        if digest != listed:
             raise DigestMismatchError(
                 f"wrong content of {uri.display}: source lists {listed}, manifest has {digest}",
                 hint="the file was replaced at its source, or the manifest belongs to another version",
             )
-    others = tuple(listed for listed in file.digests if listed != digest)
-    return evolve(file, digests=(digest, *others))
+    return evolve(file, digests=tuple(dict.fromkeys((*promised, *file.digests))))

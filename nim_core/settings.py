@@ -37,7 +37,7 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         summary="how long the cache's file system may take to answer before the command gives up",
     ),
     EnvVar(name="NIM_MANIFEST_PATH", kind="path", summary="manifest file, used when --manifest-file is not given"),
-    EnvVar(name="NIM_MODEL_PROFILE", summary="profile id, used when --profiles is not given"),
+    EnvVar(name="NIM_MODEL_PROFILE", summary="profile id or name, used when --profiles is not given"),
     EnvVar(
         name="NIM_LOG_LEVEL",
         default="INFO",

@@ -20,16 +20,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from attrs import frozen
 
-from nim_core.errors import CacheError, CachePermissionError
+from nim_core.errors import CacheError, CachePermissionError, DiskFullError
 from nim_core.types import CacheKey, ModelUri, UriStyle, check_relative_path
 
-__all__ = ["Layout", "default_key", "make_folder"]
+__all__ = ["Layout", "default_key", "folder_error", "make_folder", "sync_folder"]
+
+_MAX_NAME: Final = 200
+_ELSEWHERE: Final = "set NIM_CACHE_PATH (or --model-cache-path) to"
 
 
 @frozen
@@ -73,18 +79,45 @@ class Layout:
         """Return ``path`` as receipts have it: relative to the cache where it is inside, else absolute."""
         return str(path.relative_to(self.path)) if path.is_relative_to(self.path) else str(path)
 
+    def unresolved(self, path: Path, key: CacheKey) -> Path:
+        """Return ``path``, in which no link is left, by its name in the cache; as it is when it is not in there."""
+        for folder in (self.root(key), self.path):
+            real = os.path.realpath(folder)
+            if path.is_relative_to(real):
+                return folder / path.relative_to(real)
+        return path
+
 
 def default_key(uri: ModelUri, pinned: str | None) -> CacheKey:
-    """Return where files of ``uri`` live when its source does not say otherwise."""
-    location = uri.location.strip("/")
-    repo = location if uri.style is UriStyle.REPOSITORY else location.partition("/")[0]
+    """
+    Return where files of ``uri`` live when its source does not say otherwise.
+
+    Two places never share a repository: what separates the parts of a name does not occur in them. An object's
+    repository is the folder it is in, so that equal names in two folders do not meet.
+    """
     refs = (uri.revision,) if pinned and uri.revision and uri.revision != pinned else ()
     return CacheKey(
         root=f"{uri.scheme}/hub",
-        repo="models--" + "--".join(quote(part, safe="+@=~") for part in repo.split("/")),
+        repo=_repo_name(_folder_of(uri)),
         snapshot=quote(pinned or uri.revision or "current", safe="+@=~"),
         refs=refs,
     )
+
+
+def _folder_of(uri: ModelUri) -> str:
+    """Return the location that names of files are relative to, without userinfo."""
+    if uri.style is not UriStyle.OBJECT:
+        return uri.location.strip("/")
+    host, slash, key = uri.location.partition("/")
+    return host.rpartition("@")[2] + (slash + key).rpartition("/")[0]
+
+
+def _repo_name(location: str) -> str:
+    parts = (re.sub("^-|(?<=-)-|-$", "%2D", quote(part, safe="+@=~")) for part in location.split("/"))
+    name = "models--" + "--".join(parts)
+    if len(name) <= _MAX_NAME:
+        return name
+    return f"{name[:_MAX_NAME]}--{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def make_folder(base: Path, relative: str) -> Path:
@@ -129,8 +162,21 @@ def folder_error(exc: OSError, path: Path) -> CacheError:
         why = "read-only file system" if exc.errno == errno.EROFS else "permission denied"
         return CachePermissionError(
             f"cannot write the cache as uid {os.getuid()}, gid {os.getgid()}: {path}: {why}",
-            hint="make the folder writable for this user, or set NIM_CACHE_PATH (or --model-cache-path) to one that is",
+            hint=f"make the folder writable for this user, or {_ELSEWHERE} one that is",
+        )
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError(
+            f"no space left on device: {path}", hint=f"free some space, or {_ELSEWHERE} another volume"
         )
     if exc.errno in {errno.ELOOP, errno.ENOTDIR, errno.EEXIST}:
         return CacheError(f"not a folder of the cache's own: {path}", hint="remove what is there, or use another cache")
-    return CacheError(f"cannot use the cache: {path}: {(exc.strerror or str(exc)).lower()}")
+    return CacheError(f"cannot use the cache: {path}: {exc.strerror.lower() if exc.strerror else exc}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

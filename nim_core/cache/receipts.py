@@ -7,6 +7,7 @@ size and time of last change of each blob tell whether it is still the file that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,13 +18,14 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from nim_core.cache.layout import Layout, folder_error, make_folder
+from nim_core.cache.layout import Layout, folder_error, make_folder, sync_folder
 from nim_core.errors import ConfigError
 from nim_core.types import Digest
 
 __all__ = ["Receipt", "ReceiptFile", "read_receipt", "receipt_path", "receipts_of", "write_receipt"]
 
 _FORMAT: Final = 1
+_NOT_A_RECEIPT: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, ConfigError)
 
 
 @frozen(kw_only=True)
@@ -83,7 +85,7 @@ def read_receipt(path: Path) -> Receipt | None:
     """Return the receipt in ``path``. None when there is none, or none that this version understands."""
     try:
         return _receipt(json.loads(path.read_bytes()))
-    except (OSError, ValueError, LookupError, TypeError, ConfigError):
+    except _NOT_A_RECEIPT:
         return None
 
 
@@ -100,14 +102,17 @@ def write_receipt(layout: Layout, receipt: Receipt) -> Path:
     folder = make_folder(layout.path, "receipts")
     path = receipt_path(layout, receipt.id)
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    text = json.dumps(_as_json(receipt), indent=1, ensure_ascii=False) + "\n"
     try:
         with temporary.open("xb") as file:
-            file.write(json.dumps(_as_json(receipt), indent=1, ensure_ascii=False).encode() + b"\n")
+            file.write(text.encode("utf-8", "surrogatepass"))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
+        sync_folder(folder)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise folder_error(exc, path) from exc
     return path
 
@@ -153,9 +158,9 @@ def _file(value: dict[str, Any]) -> ReceiptFile:
         path=str(value["path"]),
         uri=str(value["uri"]),
         blob=str(value["blob"]),
-        link=value["link"],
+        link=None if value["link"] is None else str(value["link"]),
         size=int(value["size"]),
         mtime_ns=int(value["mtime_ns"]),
         digests=tuple(Digest(algorithm, text) for algorithm, text in value["digests"].items()),
-        host=value["host"],
+        host=None if value["host"] is None else str(value["host"]),
     )

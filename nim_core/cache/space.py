@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
@@ -63,8 +64,12 @@ def _touch(layout: Layout) -> None:
 
 
 def partial_bytes(layout: Layout, file_id: str) -> int:
-    """Return how many bytes on disk the partials of a file take already."""
-    return sum(path.stat().st_blocks * _BLOCK for path in layout.partials.glob(f"{file_id}.*/data"))
+    """Return how many bytes on disk the largest partial of a file takes already; one is gone on with, no more."""
+    largest = 0
+    for path in layout.partials.glob(f"{file_id}.*/data"):
+        with contextlib.suppress(OSError):  # another process has just finished or taken it
+            largest = max(largest, path.stat().st_blocks * _BLOCK)
+    return largest
 
 
 def check_space(folder: Path, needed: int, files: int) -> None:

@@ -12,13 +12,14 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-from nim_core.cache.layout import Layout, folder_error, make_folder
+from nim_core.cache.layout import Layout, folder_error, make_folder, sync_folder
 from nim_core.errors import CacheError
 from nim_core.plan import Fetch
 from nim_core.transfer.digests import CONTENT_ALGORITHM
@@ -55,9 +56,10 @@ class Store:
         """
         try:
             moved = [self._store(fetch, verified) for fetch, verified in batch]
-            for folder in {stored.blob.parent for stored in moved if stored.link is not None}:
-                _sync_folder(folder)
-            for stored in moved:
+            inside = [stored for stored in moved if stored.link is not None]
+            for folder in {stored.blob.parent for stored in inside}:
+                sync_folder(folder)
+            for stored in inside:
                 self.link(stored.fetch, stored.blob)
         except OSError as exc:
             raise storage_error(exc, self._layout.path) from exc
@@ -71,8 +73,8 @@ class Store:
         link = self._link_path(fetch)
         folder = make_folder(self._layout.root(fetch.key), str(link.parent.relative_to(self._layout.root(fetch.key))))
         target = os.path.relpath(blob, folder)
-        if not _leads_to(link, target):
-            _replace(folder, name, target, blob)
+        if not _leads_to(link, target, blob):
+            _replace(folder, name, partial(_link_or_copy, target=target, blob=blob))
         for ref in fetch.key.refs:
             self._point(fetch, ref)
         return link
@@ -85,21 +87,21 @@ class Store:
             return Stored(fetch=fetch, verified=verified, blob=verified.path, link=None)
         folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/blobs")
         blob = folder / (fetch.file.blob_name or _content_name(verified))
+        if blob.name in {digest.value for digest in verified.digests}:
+            _keep_time(verified, blob)
         _sync_file(verified.path)
-        verified.path.rename(blob)
+        _move(verified.path, blob)
         return Stored(fetch=fetch, verified=verified, blob=blob, link=self._link_path(fetch))
 
     def _point(self, fetch: Fetch, ref: str) -> None:
         """Write a ref as hub clients read it: the snapshot's name without a line end."""
         repo = self._layout.repo(fetch.key)
-        path = repo / "refs" / ref
+        path, content = repo / "refs" / ref, fetch.key.snapshot.encode()
         with contextlib.suppress(OSError):
-            if path.read_text() == fetch.key.snapshot:
+            if path.read_bytes() == content:
                 return
-        make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/{path.parent.relative_to(repo)}")
-        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-        temporary.write_text(fetch.key.snapshot)
-        temporary.rename(path)
+        folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/{path.parent.relative_to(repo)}")
+        _replace(folder, path.name, lambda temporary: temporary.write_bytes(content))
 
 
 def _content_name(verified: Verified) -> str:
@@ -109,25 +111,54 @@ def _content_name(verified: Verified) -> str:
     raise CacheError(f"no content digest for: {verified.job.identity.display}")
 
 
-def _leads_to(link: Path, target: str) -> bool:
+def _keep_time(verified: Verified, blob: Path) -> None:
+    """Give a file the time of the same content that it replaces: other files' receipts know that content by it."""
+    with contextlib.suppress(OSError):
+        stat = blob.stat()
+        if stat.st_size == verified.size:
+            os.utime(verified.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _move(path: Path, blob: Path) -> None:
+    """Rename a file; where blobs are on another volume than partials, by way of a copy beside its place."""
     try:
+        path.rename(blob)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        _replace(blob.parent, blob.name, partial(_durable_copy, path))
+        path.unlink()
+
+
+def _durable_copy(path: Path, temporary: Path) -> None:
+    shutil.copy2(path, temporary)
+    _sync_file(temporary)
+
+
+def _leads_to(link: Path, target: str, blob: Path) -> bool:
+    """Whether a link is right; one that is none, as where there are no links, has to be the blob itself."""
+    try:
+        if not link.is_symlink():
+            return link.samefile(blob)
         return str(link.readlink()) == target and link.exists()
     except OSError:
         return False
 
 
-def _replace(folder: Path, name: str, target: str, blob: Path) -> None:
-    """Put a link at ``name``, replacing what was there in one step; without links, the file itself."""
+def _replace(folder: Path, name: str, make: Callable[[Path], object]) -> None:
+    """Put what ``make`` makes at ``name``, replacing what was there in one step."""
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        _link_or_copy(temporary, target, blob)
+        make(temporary)
         temporary.rename(folder / name)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise folder_error(exc, folder / name) from exc
 
 
 def _link_or_copy(temporary: Path, target: str, blob: Path) -> None:
+    """Link to the blob; where there are no links, the blob once more."""
     try:
         temporary.symlink_to(target)
     except OSError as exc:
@@ -141,14 +172,6 @@ def _link_or_copy(temporary: Path, target: str, blob: Path) -> None:
 
 def _sync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -141,16 +141,21 @@ _TABLE: Final[tuple[tuple[type[BaseException], Callable[[Any], Failure]], ...]] 
 
 
 def _report(failure: Failure, error: BaseException, session: Session) -> None:
+    if not failure.message:
+        return
     style = session.log_style
-    if style.level == "DEBUG" and failure.message:
-        session.stderr.line(session.redactor.text("".join(traceback.format_exception(error)).rstrip()))
-    if failure.message and style.json_lines:
-        event = {"timestamp": time.time(), "level": "error", "event": failure.message, "exit_code": failure.exit_code}
-        extra = {"hint": failure.hint, "details": failure.details}
-        present = {name: value for name, value in extra.items() if value}
-        session.stderr.line(format_line(event | present, style, session.redactor))
-    elif failure.message:
-        session.stderr.line(session.redactor.text(failure_text(failure, session)))
+    trace = "".join(traceback.format_exception(error)).splitlines() if style.level == "DEBUG" else []
+    if style.json_lines:
+        session.stderr.line(format_line(_as_event(failure, trace), style, session.redactor))
+        return
+    lines = [*map(printable, trace), failure_text(failure, session)]
+    session.stderr.line(session.redactor.text("\n".join(lines)))
+
+
+def _as_event(failure: Failure, trace: Sequence[str]) -> dict[str, Any]:
+    event = {"timestamp": time.time(), "level": "error", "event": failure.message, "exit_code": failure.exit_code}
+    extra = {"hint": failure.hint, "details": failure.details, "exception": "\n".join(trace)}
+    return event | {name: value for name, value in extra.items() if value}
 
 
 def failure_text(failure: Failure, session: Session) -> str:

@@ -64,6 +64,7 @@ def fetch(request: Request, session: Session) -> DownloadResult:
         force=request.force,
     )
     targets = _targets(request, options, registry, session)
+    _log_targets(targets, options)
     with watch(session, style) as observer:
         result = download(targets, options, registry, session.settings, observer)
     _write_manifest(request, result)
@@ -103,8 +104,18 @@ def _write_manifest(request: Request, result: DownloadResult) -> None:
             dump_manifest(make_manifest(item.target.uri, item.target.files, item.present), request.manifest_file)
 
 
-def _log_summary(result: DownloadResult) -> None:
+def _log_targets(targets: tuple[Target, ...], options: DownloadOptions) -> None:
     import structlog  # only after logging has been set up, see there
+
+    log = structlog.get_logger()
+    for target in targets:
+        what = f"model: {target.label}" if target.uri else f"manifest profile: {target.id} ({target.label})"
+        facts = {"label": target.label, "id": target.id, "cache": str(options.cache_path)}
+        log.info("downloading", **facts, **{HUMAN: f"Downloading {what} to {options.cache_path}"})
+
+
+def _log_summary(result: DownloadResult) -> None:
+    import structlog
 
     log = structlog.get_logger()
     for item in result.targets:

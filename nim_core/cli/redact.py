@@ -26,7 +26,7 @@ _MIN_LENGTH: Final = 4
 _TELLING: Final = r"token(?!iz)|secret|passw(?:or)?d|api[-_]?key|authorization|cookie"
 _SECRET_NAME = re.compile(_TELLING, re.IGNORECASE)
 
-_USERINFO = re.compile(r"(?P<keep>[a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+(?=@)", re.IGNORECASE)
+_USERINFO = re.compile(r"(?P<keep>[a-z][a-z0-9+.-]{0,30}://)(?!USER:PASSWORD@)[^\s/?#\"'<>]+(?=@)", re.IGNORECASE)
 _QUERY = re.compile(
     r"(?P<keep>(?:[?&;]|%3f|%26)"
     r"(?:[\w.-]{0,60}(?:" + _TELLING + r"|signature|credential)[\w.-]{0,60}"
@@ -93,8 +93,17 @@ def secret_values(variables: Variables) -> set[str]:
 
     Of a URL, such as a proxy's, that is its user and password; the host stays readable, because diagnoses name it.
     """
-    texts = {variables.text(item.name) for item in variables.declared if item.secret and variables.is_set(item.name)}
-    return {part for text in texts if text for part in _secret_parts(text.strip())}
+    texts = {
+        item.name: (variables.text(item.name) or "").strip()
+        for item in variables.declared
+        if item.secret and variables.is_set(item.name)
+    }
+    return {part for name, text in texts.items() if text for part in _secret_parts(_as_url(name, text))}
+
+
+def _as_url(variable: str, text: str) -> str:
+    """Give a proxy written as ``host:port`` the scheme it stands for, so that it is seen to be no secret."""
+    return f"http://{text}" if variable.lower().endswith("_proxy") and "://" not in text else text
 
 
 def _secret_parts(text: str) -> set[str]:

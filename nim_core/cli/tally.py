@@ -76,7 +76,7 @@ class _File:
     name: str
     total: int | None
     done: int = 0
-    stage: str = "planned"
+    published: bool = False
 
 
 @define
@@ -112,7 +112,6 @@ class Tally:
         with self._lock:
             file = self._file(event)
             if event.kind == "started":
-                file.stage = "active"
                 self._active[event.uri] = file
                 self._count(file, event.bytes or 0)
             elif event.kind == "progress":
@@ -151,13 +150,11 @@ class Tally:
         self._done += count
 
     def _finish(self, uri: str, file: _File) -> None:
-        if file.stage == "published":
-            return
-        file.stage = "published"
         self._active.pop(uri, None)
         if file.total is not None:
             self._count(file, file.total - file.done)
-        self._files_done += 1
+        self._files_done += not file.published
+        file.published = True
 
     def _total(self) -> int | None:
         totals = [file.total for file in (self._files or {}).values()]

@@ -29,6 +29,7 @@ from nim_core.types import Secret
 __all__ = ["CurlLoop", "Ended", "Request", "Response", "Sink", "Timeouts"]
 
 _BUFFER_BYTES: Final = 512 * 1024
+_SMALL_BUFFER_BYTES: Final = 64 * 1024
 _DIAGNOSIS_BYTES: Final = 64 * 1024
 """Of the body of an answer that is not data, this much is kept; more of it ends the connection."""
 
@@ -271,7 +272,7 @@ class CurlLoop:
             pycurl.HTTPHEADER: _header_lines(request),
             pycurl.USERAGENT: self._user_agent,
             pycurl.NOSIGNAL: 1,
-            pycurl.BUFFERSIZE: _BUFFER_BYTES,
+            pycurl.BUFFERSIZE: _SMALL_BUFFER_BYTES if request.multiplex else _BUFFER_BYTES,
             pycurl.PATH_AS_IS: 1,
             pycurl.FOLLOWLOCATION: 0,
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,

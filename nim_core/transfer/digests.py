@@ -64,12 +64,13 @@ def algorithms_to_check(expected: Iterable[Digest], size: int | None) -> tuple[s
     """
     Return which digests to compute for a file.
 
-    Always :data:`CONTENT_ALGORITHM`; the strongest expected one; of the other expected ones those that cost next to
-    nothing. A git blob id is left out while the size is unknown, as it begins with the size.
+    Always :data:`CONTENT_ALGORITHM`; the first expected one, which is the manifest's where it promises one; the
+    strongest; of the others those that cost next to nothing. A git blob id is left out while the size is unknown, as it
+    begins with the size.
     """
-    known = {digest.algorithm for digest in expected} - ({"sha1-git"} if size is None else set())
+    known = [digest.algorithm for digest in expected if size is not None or digest.algorithm != "sha1-git"]
     ranked = [algorithm for algorithm in DIGEST_HEX_LENGTHS if algorithm in known]
-    return tuple(dict.fromkeys([CONTENT_ALGORITHM, *ranked[:1], *(a for a in ranked if a in _CHEAP)]))
+    return tuple(dict.fromkeys([CONTENT_ALGORITHM, *known[:1], *ranked[:1], *(a for a in ranked if a in _CHEAP)]))
 
 
 class StreamDigest:

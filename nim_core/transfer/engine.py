@@ -13,7 +13,6 @@ import os
 import queue
 import random
 import resource
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +29,7 @@ from nim_core.transfer.failures import Peer
 from nim_core.transfer.frontier import Frontier, HashPool
 from nim_core.transfer.hosts import Origin, is_loopback_host
 from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
-from nim_core.transfer.journal import open_partial
+from nim_core.transfer.journal import Scratch, open_partial
 from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
 from nim_core.transfer.outcomes import Decision, Next, decide
 from nim_core.transfer.retry import backoff_seconds
@@ -168,7 +167,6 @@ class Engine:
         self._folder = folder
         self._publish = publish
         self._teller = Teller(emit)
-        self._token = secrets.token_hex(8)
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[FileTask] = deque()
@@ -198,6 +196,7 @@ class Engine:
         self._waiting.extend(tasks)
         self._unfinished = len(tasks)
         _raise_handle_limit()
+        self._scratch = Scratch(self._folder)
         failed = partial(self._post_failure, None)
         self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent)
         self._hashing = HashPool(self._options.hash_threads, failed)
@@ -237,7 +236,7 @@ class Engine:
         if error is not exc:
             error.__cause__ = exc
         if task is not None and isinstance(error, SourceError) and error.uri is None:
-            error.uri = task.job.identity.display
+            error.uri = task.name
         if task is not None:
             self._teller.tell(task, "failed", reason=str(error))
         self._error = error
@@ -248,6 +247,7 @@ class Engine:
         self._locators.stop(0.0)
         self._hashing.stop(_SHUTDOWN_SECONDS)
         self._publisher.stop(_SHUTDOWN_SECONDS)
+        self._scratch.remove()
         for task in tasks:
             if task.partial is not None and task.stage is not Stage.DONE:
                 task.partial.close()
@@ -396,7 +396,10 @@ class Engine:
         if part.done > flight.before:
             part.failures = task.relocations = 0
         whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
-        decision = decide(ended, refusal=sink.refusal, whole=whole, peer=self._peer(flight), now=time.time())
+        if whole and ended.accepted and not ended.code and ended.error is None:
+            decision = Decision(next=Next.DONE)
+        else:
+            decision = decide(ended, refusal=sink.refusal, whole=whole, peer=self._peer(flight), now=time.time())
         self._steps[decision.next](self, flight, decision)
 
     def _peer(self, flight: Flight) -> Peer:
@@ -532,7 +535,7 @@ class Engine:
     def _finish_small(self, task: FileTask, data: bytearray) -> None:
         self._active.remove(task)
         self._held += len(data)
-        path = self._folder / f"{task.job.id}.{self._token}.small"
+        path = self._scratch.folder / task.job.id
         self._publisher.put(Landing(task=task, path=path, data=data))
 
     def _check_local(self, task: FileTask, path: Path) -> None:

@@ -51,25 +51,26 @@ class Frontier:
         self._damaged = damaged
         self._finished = finished
         self._number = 0
+        self._ended = False
         self._digest = StreamDigest(algorithms_to_check(task.job.file.digests, task.size), task.size)
         self._claim: tuple[StreamDigest, int] | None = None
 
-    def waiting(self) -> int:
-        """Return how many bytes could be read now, 0 when they are too few to be worth a turn."""
-        end, number = self.position, self._number
-        parts = self._parts
-        while number < len(parts):
-            end = parts[number].offset + parts[number].done
-            if not parts[number].complete:
-                break
-            number += 1
-        ready = end - self.position
-        return ready if ready >= _WORTH_A_TURN or number == len(parts) else 0
+    def waiting(self) -> bool:
+        """Whether there is enough to read to be worth a turn, or the end to be told."""
+        if self._ended or self.abandoned:
+            return False
+        for part in self._parts[self._number :]:
+            if part.offset + part.done - self.position >= _WORTH_A_TURN:
+                return True
+            if not part.complete:
+                return False
+        return True
 
     def advance(self, buffer: memoryview, stopped: Callable[[], bool]) -> None:
         """Read what can be read; ends the file when the last byte is among it."""
         while not stopped() and not self.abandoned:
             if self._number == len(self._parts):
+                self._ended = True
                 self._finished(self._digest.digests())
                 return
             part = self._parts[self._number]
@@ -109,7 +110,8 @@ class Frontier:
         if claim is not None and claim[1] != part.claimed:
             self._digest, self.position = claim[0], part.offset
             part.reset()
-            self._damaged(part)
+            if not self.abandoned:
+                self._damaged(part)
             return
         part.claimed = None
         self._number += 1

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote, urljoin
 
@@ -85,6 +86,7 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{host}{port}"
 
 
+@lru_cache(maxsize=1024)
 def origin(url: str) -> Origin:
     """
     Return the origin of an http or https URL.
@@ -104,6 +106,7 @@ def origin(url: str) -> Origin:
     return Origin(scheme, authority["host"].strip("[]").lower(), port)
 
 
+@lru_cache(maxsize=1024)
 def literal_address(host: str) -> Address | None:
     """
     Return the address that ``host`` is, in any of the forms that resolvers take (``2852039166``, ``0x7f.1``).
@@ -133,6 +136,7 @@ def unmapped(address: Address) -> Address:
     return carried or address
 
 
+@lru_cache(maxsize=1024)
 def is_forbidden_address(address: Address) -> bool:
     """Whether ``address`` is link-local, unspecified or a cloud's metadata service. Private ranges are not."""
     plain = unmapped(address)

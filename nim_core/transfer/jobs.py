@@ -101,8 +101,10 @@ class Part:
         return None if self.length is None else self.offset + self.length - 1
 
     def reset(self) -> None:
-        """Forget its bytes."""
-        self.done, self.crc, self.claimed = 0, 0, None
+        """Forget its bytes; ``done`` last, as from then on another thread may have it fetched."""
+        self.claimed = None
+        self.crc = 0
+        self.done = 0
 
 
 class Stage(enum.Enum):
@@ -139,6 +141,7 @@ class FileTask:
     Attributes:
         job: What was asked for.
         size: Bytes, once known.
+        name: What to call it, without secrets.
         stage: How far it is.
         source: What the source said last about where the bytes are.
         url: Where requests go now: the source's URL or where that one redirected to.
@@ -161,6 +164,7 @@ class FileTask:
 
     job: Job
     size: int | None
+    name: str = field(init=False)
     stage: Stage = Stage.WAITING
     source: HttpObject | None = None
     url: Secret = field(factory=lambda: Secret(""))
@@ -183,6 +187,9 @@ class FileTask:
     partial: Partial | None = None
     reported: int = 0
     cursor: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.name = self.job.identity.display
 
     @property
     def small(self) -> bool:
@@ -257,13 +264,12 @@ class FileTask:
             verify: Whether expected digests count; the size always does.
         """
         listed = self.job.file.size
-        name = self.job.identity.display
         if listed is not None and self.size != listed:
-            return SizeMismatchError(f"wrong size of {name}: {self.size}, listed as {listed}")
+            return SizeMismatchError(f"wrong size of {self.name}: {self.size}, listed as {listed}")
         computed = {digest.algorithm: digest for digest in digests}
         for expected in self.job.file.digests if verify else ():
             found = computed.get(expected.algorithm, expected)
             if found != expected:
                 where = f" from {self.host}" if self.host else ""
-                return DigestMismatchError(f"wrong content of {name}{where}: {found}, not {expected}")
+                return DigestMismatchError(f"wrong content of {self.name}{where}: {found}, not {expected}")
         return None

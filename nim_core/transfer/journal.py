@@ -11,12 +11,14 @@ A partial is a folder, named by what is fetched and by who fetches it::
 A journal line for a part carries the CRC-32C of its bytes as they came from the network, so no line has to be trusted:
 on resume each part named is read once, which the digest of the whole needs anyway, and one that does not match is
 fetched again. A torn last line ends the journal. A folder whose owner is dead is taken over by renaming it, which one
-process only can succeed in.
+process only can succeed in; one that is removed is renamed first, so that nobody takes it over meanwhile. Where the
+file system has no locks nothing is taken over, as nobody can tell who is dead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +34,7 @@ from attrs import define, field, frozen
 __all__ = ["FileRecord", "PartRecord", "Partial", "open_partial"]
 
 _FORMAT: Final = 1
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @frozen(kw_only=True)
@@ -112,12 +115,16 @@ class Partial:
 
     def discard(self) -> None:
         """Close and remove the partial."""
+        removed = self.folder.with_name(f".{self.folder.name}")
+        with contextlib.suppress(OSError):
+            self.folder.rename(removed)
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(removed, ignore_errors=True)
 
     def _rewrite(self, record: FileRecord) -> None:
         if self._journal >= 0:
             os.close(self._journal)
+            self._journal = -1
         temporary = self.folder / "journal.new"
         head = {
             "format": _FORMAT,
@@ -127,9 +134,36 @@ class Partial:
             "digests": list(record.digests),
         }
         lines = [_line(head), *(_line({"part": p.number, "crc": p.crc}) for p in self.finished.values())]
-        temporary.write_bytes(b"".join(lines))
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as journal:
+            journal.writelines(lines)
         temporary.rename(self.folder / "journal")
         self._journal = os.open(self.folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+class Scratch:
+    """
+    A folder for one run's small files; left behind by a run that was killed, removed by the next one.
+
+    Args:
+        parent: Where it is made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        for folder in _candidates(parent, "run"):
+            with contextlib.suppress(OSError):  # its run lives
+                owner = _lock_owner(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(owner)
+        self.folder = _new_name(parent, "run")
+        self._owner = _make_owned(self.folder)
+
+    def remove(self) -> None:
+        """Remove the folder and what is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._owner >= 0:
+            os.close(self._owner)
+            self._owner = -1
 
 
 def open_partial(parent: Path, file_id: str) -> Partial:
@@ -140,50 +174,72 @@ def open_partial(parent: Path, file_id: str) -> Partial:
         OSError: The file system refuses.
     """
     for folder in _candidates(parent, file_id):
-        owner = _lock_owner(folder)
-        if owner is None:
-            continue
-        mine = parent / f"{file_id}.{secrets.token_hex(8)}"
-        try:
-            folder.rename(mine)
-        except OSError:
-            os.close(owner)
-            continue
-        _write_owner(owner)
-        return _opened(mine, owner)
-    return _created(parent / f"{file_id}.{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):  # its owner lives, another process was faster, or it is not a partial
+            return _taken_over(folder, _new_name(parent, file_id))
+    folder = _new_name(parent, file_id)
+    return _opened(folder, _make_owned(folder))
 
 
 def _candidates(parent: Path, file_id: str) -> Iterator[Path]:
-    with contextlib.suppress(FileNotFoundError):
-        yield from sorted(parent.glob(f"{file_id}.*"))
+    for folder in sorted(parent.glob(f"{file_id}.*")):
+        if not folder.is_symlink():
+            yield folder
 
 
-def _lock_owner(folder: Path) -> int | None:
-    """Return a handle to the locked owner file. None when its owner lives or the folder is gone."""
+def _new_name(parent: Path, file_id: str) -> Path:
+    return parent / f"{file_id}.{secrets.token_hex(8)}"
+
+
+def _taken_over(folder: Path, mine: Path) -> Partial:
+    """Take a partial over. Raises OSError when its owner lives or anything else is in the way."""
+    owner = _lock_owner(folder)
+    _rename_owned(folder, mine, owner)
+    return _opened(mine, owner)
+
+
+def _make_owned(folder: Path) -> int:
+    """Make a folder and return a handle to its owner file; until that is locked it has a name that nobody looks for."""
+    unlocked = folder.with_name(f".{folder.name}")
+    unlocked.mkdir(mode=0o700)
+    owner = _lock_owner(unlocked, new=True)
+    _rename_owned(unlocked, folder, owner)
+    return owner
+
+
+def _rename_owned(folder: Path, target: Path, owner: int) -> None:
     try:
-        handle = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        folder.rename(target)
     except OSError:
-        return None
+        os.close(owner)
+        raise
+
+
+def _lock_owner(folder: Path, *, new: bool = False) -> int:
+    """
+    Return a handle to the locked owner file; that of a ``new`` folder stays unlocked where there are no locks.
+
+    Raises:
+        BlockingIOError: Its owner lives.
+        FileNotFoundError: The folder is gone.
+        OSError: The file system refuses otherwise.
+    """
+    handle = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
+    except OSError as exc:
+        if not new or exc.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise
     return handle
 
 
-def _created(folder: Path) -> Partial:
-    folder.mkdir(mode=0o700)
-    owner = _lock_owner(folder)
-    if owner is None:
-        raise OSError(f"cannot lock a new partial: {folder}")
-    _write_owner(owner)
-    return _opened(folder, owner)
-
-
 def _opened(folder: Path, owner: int) -> Partial:
-    data = os.open(folder / "data", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        _write_owner(owner)
+        data = os.open(folder / "data", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError:
+        os.close(owner)
+        raise
     return Partial(folder, data, owner=owner)
 
 
@@ -200,14 +256,14 @@ def _read_journal(path: Path) -> tuple[FileRecord | None, dict[int, PartRecord]]
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
         head = _file_record(json.loads(lines[0]))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return None, {}
     finished: dict[int, PartRecord] = {}
     for line in lines[1:]:
         try:
             value = json.loads(line)
             part = PartRecord(number=int(value["part"]), crc=int(value["crc"]))
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, OverflowError):
             break
         finished[part.number] = part
     return head, finished
@@ -219,6 +275,6 @@ def _file_record(value: dict[str, Any]) -> FileRecord:
     return FileRecord(
         size=int(value["size"]),
         part_size=int(value["part_size"]),
-        validator=value["validator"],
-        digests=tuple(value["digests"]),
+        validator=None if value["validator"] is None else str(value["validator"]),
+        digests=tuple(str(digest) for digest in value["digests"]),
     )

@@ -104,7 +104,6 @@ _REFUSALS: Final[Mapping[Refusal, tuple[Next, type[NimError]]]] = {
 
 _TLS_HINT: Final = "set SSL_CERT_FILE to a file that holds the certificate authority of this server or proxy"
 _FINAL_CODES: Final[Mapping[int, str | None]] = {
-    pycurl.E_UNSUPPORTED_PROTOCOL: None,
     pycurl.E_URL_MALFORMAT: None,
     pycurl.E_PEER_FAILED_VERIFICATION: _TLS_HINT,
     pycurl.E_SSL_CACERT_BADFILE: _TLS_HINT,
@@ -132,7 +131,7 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, no
         step, kind = _REFUSALS[refusal]
         return Decision(next=step, error=kind(f"{refusal.value}: {host}"))
     if ended.connect_status >= 300 or ended.response.status == 407:
-        return _for_proxy(ended.connect_status or 407, peer)
+        return _for_proxy(ended.connect_status if ended.connect_status >= 300 else 407, peer)
     if ended.response.status and not (ended.code and ended.response.status < 300):
         return _for_status(ended, host, now)
     return _for_code(ended, host)
@@ -173,7 +172,9 @@ def _for_status(ended: Ended, host: str, now: float) -> Decision:
     if response.status in _REDIRECTS and "location" in response.headers:
         return Decision(next=Next.FOLLOW, location=response.headers["location"])
     error = status_error(response.status, host)
-    if response.status in RETRYABLE_STATUSES:
+    if response.status == 416:
+        return Decision(next=Next.SINGLE, error=error)
+    if response.status in RETRYABLE_STATUSES or error.retryable:
         delay = parse_retry_after(response.headers, now)
         if isinstance(error, RateLimitedError):
             error.retry_after = delay

@@ -15,7 +15,8 @@ from nim_core.transfer.outcomes import Refusal
 
 __all__ = ["FileSink", "MemorySink", "refusal_of", "strong_etag"]
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
+_CONTENT_LENGTH: Final = re.compile(r"\d{1,18}", re.ASCII)
 _POKE_BYTES: Final = 8 << 20
 
 
@@ -42,16 +43,18 @@ def refusal_of(response: Response, *, first: int, last: int | None, size: int | 
     match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     if match is None or int(match[1]) != first or (last is not None and int(match[2]) > last):
         return Refusal.WRONG_RANGE
-    if size is not None and match[3] != "*" and int(match[3]) != size:
-        return Refusal.WRONG_SIZE
-    return None
+    if match[3] == "*":
+        return None
+    if size is None:
+        return None if int(match[2]) + 1 == int(match[3]) else Refusal.WRONG_RANGE
+    return None if int(match[3]) == size else Refusal.WRONG_SIZE
 
 
 def _refusal_of_whole(response: Response, *, ranged: bool, size: int | None) -> Refusal | None:
     if ranged:
         return Refusal.RANGE_IGNORED
     length = response.headers.get("content-length", "")
-    if size is not None and length.isdigit() and int(length) != size:
+    if size is not None and _CONTENT_LENGTH.fullmatch(length) and int(length) != size:
         return Refusal.WRONG_SIZE
     return None
 

@@ -16,4 +16,4 @@ def storage_error(exc: OSError, path: object = "") -> CacheError:
         return DiskFullError(f"no space left on device{where}", hint="free some space, or set NIM_CACHE_PATH elsewhere")
     if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return CachePermissionError(f"{(exc.strerror or 'permission denied').lower()}{where}")
-    return CacheError(f"{(exc.strerror or str(exc)).lower()}{where}")
+    return CacheError(f"{exc.strerror.lower() if exc.strerror else exc}{where}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from nim_core.errors import NimError, PluginError, TransientError
 from nim_core.transfer.curl import Ended, Response
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
 from nim_core.transfer.sinks import FileSink, MemorySink
@@ -17,11 +19,13 @@ _READ_BYTES: Final = 1 << 20
 
 
 def copy_stream(stream: StreamObject, sink: FileSink | MemorySink, stopped: Callable[[], bool]) -> Ended:
-    """Copy a stream into ``sink`` and report as a request would have ended; what the plugin raises is in ``error``."""
+    """Copy a stream into ``sink`` and report as a request would have ended; what went wrong is in ``error``."""
     error: BaseException | None = None
     try:
-        with stream.open() as source:
-            while not stopped() and (data := source.read(_READ_BYTES)):
+        with closing(_pieces(stream)) as pieces:
+            for data in pieces:
+                if stopped():
+                    raise InterruptedError("interrupted while reading a stream")
                 sink.write(data)
     except BaseException as exc:  # noqa: BLE001 - judged by the engine like any other end
         error = exc
@@ -35,6 +39,20 @@ def copy_stream(stream: StreamObject, sink: FileSink | MemorySink, stopped: Call
         connected=True,
         seconds=0.0,
     )
+
+
+def _pieces(stream: StreamObject) -> Generator[bytes, None, None]:
+    """Yield what a stream has. What it raises is its source's failure, even where it is an OSError."""
+    try:
+        with stream.open() as source:
+            while data := source.read(_READ_BYTES):
+                yield data
+    except NimError:
+        raise
+    except OSError as exc:
+        raise TransientError(f"stream broke: {exc.strerror or type(exc).__name__}") from exc
+    except Exception as exc:
+        raise PluginError(f"stream failed: {type(exc).__name__}", hint="report this to the plugin's authors") from exc
 
 
 def digest_file(

@@ -49,7 +49,7 @@ class Teller:
         self._emit(
             TransferEvent(
                 kind=kind,
-                uri=task.job.identity.display,
+                uri=task.name,
                 file=task.job.file.path,
                 bytes=count,
                 total=task.size,

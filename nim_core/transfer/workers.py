@@ -104,8 +104,10 @@ class Batcher(Generic[T]):
                 item = self._items.get_nowait()
             except queue.Empty:
                 break
-            if item is not None:
-                items.append(item)
+            if item is None:
+                self._items.put(None)
+                break
+            items.append(item)
         return items
 
 

@@ -28,6 +28,9 @@ Digest algorithms core can check, strongest first, and the length of their value
 """
 
 
+_HEX = re.compile("[0-9a-f]+")
+
+
 def _lower(value: str) -> str:
     return value.lower()
 
@@ -53,7 +56,7 @@ class Digest:
         if length is None:
             known = ", ".join(DIGEST_HEX_LENGTHS)
             raise ConfigError(f"unknown digest algorithm: {self.algorithm!r} (known: {known})")
-        if not re.fullmatch(f"[0-9a-f]{{{length}}}", self.value):
+        if len(self.value) != length or not _HEX.fullmatch(self.value):
             raise ConfigError(f"not a {self.algorithm} digest of {length} hex digits: {self.value!r}")
 
     @classmethod

@@ -42,8 +42,8 @@ def test_version(cli: Cli) -> None:
         (("download-model",), "no such command 'download-model'. Did you mean 'download-to-cache'?"),
         (("xyz",), "no such command 'xyz'"),
         (("plugins", "lst"), "no such command 'lst'. Did you mean 'list'?"),
-        (("download-to-cache", "--jsn"), "no such option: --jsn (Possible options: --json)"),
-        (("download-to-cache", "x"), "got unexpected extra argument(s) (x)"),
+        (("download-to-cache", "--jsn"), "no such option: --jsn"),
+        (("download-to-cache", "x"), "got unexpected extra argument"),
         (("download-to-cache", "--all=1"), "option '--all' does not take a value"),
         (
             ("download-to-cache", "--m", "x"),
@@ -55,4 +55,4 @@ def test_version(cli: Cli) -> None:
 def test_usage_errors(arguments: tuple[str, ...], diagnosis: str, cli: Cli) -> None:
     ended = cli(*arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert re.fullmatch(re.escape(f"error: {diagnosis} (exit 2)") + r"(; hint: see nim-llm.* --help)?\n", ended.err)
+    assert re.fullmatch(re.escape(f"error: {diagnosis}") + r".* \(exit 2\)(; hint: see nim-llm.* --help)?\n", ended.err)

@@ -65,7 +65,8 @@ def read_by_command(arguments: list[str]) -> dict[str, object] | None:
         for name, value in context.params.items()
         if name in {"manifest_file", "model_cache_path"} and value is not None
     }
-    return context.params | as_text | {"profiles": context.params["profiles"] or None}
+    profiles = context.params["profiles"]
+    return context.params | as_text | {"profiles": list(profiles) if profiles else None}
 
 
 options = st.sampled_from([*DOCUMENTED, *OURS])

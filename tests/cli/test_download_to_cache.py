@@ -131,6 +131,12 @@ def test_json(get, tmp_path: Path) -> None:
     }
 
 
+def test_a_line_at_the_start_for_each(get, tmp_path: Path) -> None:
+    lines = [line.partition("] ")[2] for line in get("--all").err.splitlines() if "Downloading" in line]
+    assert lines[0] == f"Downloading manifest profile: {A} (vllm-bf16-tp1-pp1) to {tmp_path}/cache"
+    assert len(lines) == 3
+
+
 def test_one_line_at_the_end_for_each(get) -> None:
     (line,) = (line for line in get("-p", A).err.splitlines() if "complete" in line)
     assert line.endswith("] complete: vllm-bf16-tp1-pp1: 1 file, 1 fetched, 2.0 MB in 0 s (4.0 MB/s)")

@@ -121,6 +121,12 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_as_json_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
+    end(ValueError("x"), NIM_JSONL_LOGGING="1", NIM_LOG_LEVEL="DEBUG")
+    event = json.loads(capsys.readouterr().err)
+    assert event["exception"].startswith("Traceback (most recent call last):")
+
+
 def test_variables_that_cannot_be_read_do_not_hide_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert end(NimError("it broke"), NIM_JSONL_LOGGING="maybe", NIM_LOG_LEVEL="loud") == 1
     assert capsys.readouterr().err == "error: it broke (exit 1)\n"

@@ -148,6 +148,7 @@ def slow() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stderr is not None
+        assert "Downloading model: store://org/model" in process.stderr.readline()
         assert process.stderr.readline() == "listing\n"
         yield process
         process.kill()

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 import structlog
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nim_core.cli.logging import HUMAN, LogStyle, Stderr, configure, format_line, printable
@@ -89,11 +89,13 @@ def test_every_event_is_one_line(event: str, facts: dict[str, object]) -> None:
     assert json.loads(format_line(whole, JSON_LINES, Redactor()))["message"] == Redactor().text(event)
 
 
-@given(st.text(st.characters(categories=("L", "N")), min_size=6), st.sampled_from([LogStyle(), JSON_LINES]))
+@given(
+    st.text(st.characters(categories=("L", "N")), min_size=4).map("Zq{}".format),
+    st.sampled_from([LogStyle(), JSON_LINES]),
+)
 def test_no_secret_in_any_line(secret: str, style: LogStyle) -> None:
     facts = {"event": f"got {secret}", "list": [secret], "deep": {"x": {"y": f"-{secret}-"}}, secret: 1}
     line = format_line(BASE | facts | {"typed": Secret(secret)}, style, Redactor([secret]))
-    assume(secret not in format_line(BASE | {"event": "got", "list": "", "deep": "", "typed": ""}, style, Redactor()))
     assert secret not in line
 
 

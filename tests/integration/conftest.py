@@ -33,7 +33,7 @@ PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RUN_SECONDS = 60
 OTHER_USER = 1000
 
-# Everything may be read, as for the one who runs the tests, so that Python itself is found; nothing more may be written.
+# May read what root may, so that Python itself is found wherever it is; may write nothing that others may not.
 AS_OTHER_USER = (
     "setpriv",
     f"--reuid={OTHER_USER}",
@@ -44,7 +44,7 @@ AS_OTHER_USER = (
 )
 
 
-# ---------------------------------------------------------------------------------------------------- what came of a run
+# --------------------------------------------------------------------------------------------------- what came of a run
 @frozen(kw_only=True)
 class Ended:
     """How a command ended: ``code`` is negative for a signal that killed it."""
@@ -219,6 +219,12 @@ def machine(tmp_path: Path) -> Machine:
     return Machine.in_folder(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def new_machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
+    """Return a function that makes such machines, for more tests than one."""
+    return lambda: Machine.in_folder(tmp_path_factory.mktemp("machine"))
+
+
 # ------------------------------------------------------------------------------------------------------------- servers
 @frozen(kw_only=True)
 class Served:
@@ -363,17 +369,3 @@ def _installed(name: str, package: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed: apt-get install {package}")
     return found
-
-
-@pytest.fixture(scope="module")
-def module_machine() -> Callable[[Path, NgcModel], Machine]:
-    """Return a function that makes a machine in a folder, with a model in its cache and ``manifest.yaml`` beside."""
-
-    def fill(folder: Path, model: NgcModel) -> Machine:
-        machine = Machine.in_folder(folder)
-        (folder / "manifest.yaml").write_text(manifest_for(model), encoding="utf-8")
-        with NgcServer([model]) as server:
-            machine.run("--manifest-file", folder / "manifest.yaml", env=server.environment()).check()
-        return machine
-
-    return fill

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from importlib.metadata import version
 
 import pytest
 import yaml
 
 from nim_core.testing.corpus import PatternContent, inline, sample_corpus
-from nim_core.testing.manifests import DEFAULT_TAGS, profile_id
+from nim_core.testing.manifests import DEFAULT_TAGS, manifest_for, profile_id
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
 
@@ -21,9 +22,14 @@ KEYS = {"nvapi": NgcServer.nvapi_key, "legacy": NgcServer.legacy_key}
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory, module_machine):
-    """A cache that has the model, to be copied."""
-    return module_machine(tmp_path_factory.mktemp("filled"), MODEL)
+def filled(new_machine):
+    """A machine whose cache has the model, to be copied; its manifest is ``manifest.yaml``."""
+    machine = new_machine()
+    manifest = machine.folder / "manifest.yaml"
+    manifest.write_text(manifest_for(MODEL))
+    with NgcServer([MODEL]) as server:
+        machine.run("--manifest-file", manifest, env=server.environment()).check()
+    return machine
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_a_profile_arrives_whole_and_verified(key, machine, serve):
     receipt = machine.cache.receipts[served.profile]
     assert ended.stdout == f"{served.profile}\t{machine.cache.path}/receipts/{served.profile}.json\n"
     assert receipt["label"] == "vllm-bf16-tp1-pp1"
-    assert receipt["plugins"] == {"nim-source-ngc": version_of("nim-source-ngc")}
+    assert receipt["plugins"] == {"nim-source-ngc": version("nim-source-ngc")}
     files = {file["path"]: file for file in receipt["files"]}
     assert files.keys() == MODEL.files.keys()
     for name, content in MODEL.files.items():
@@ -71,25 +77,19 @@ def test_a_profile_arrives_whole_and_verified(key, machine, serve):
     assert not [secret for secret in KEYS.values() for text in texts if secret in text]
 
 
-def version_of(distribution):
-    import importlib.metadata
-
-    return importlib.metadata.version(distribution)
-
-
-def test_a_key_reaches_the_api_and_nothing_else(machine, serve):
-    """With an own key for each file's redirect, as for a key that gets no presigned URLs."""
+def test_the_key_of_an_outsider_reaches_the_api_and_nothing_else(machine, serve):
+    """It gets neither sizes nor presigned URLs: digests come from a file, and the API redirects to the storage."""
     served = serve(SMALL)
-    served.server.refuse_bulk_manifest()
+    for route in ("listing", "manifest"):
+        served.server.refuse(401, route=route)
     machine.environment = served.server.environment()
     machine.run("--manifest-file", served.manifest).check()
     assert machine.cache.differences(SMALL) == []
-    asked = served.server.log.select(route="file")
-    assert asked
-    assert all(NgcServer.nvapi_key in exchange.request.header("Authorization") for exchange in asked)
-    assert all(
-        exchange.request.header("Authorization") is None for exchange in served.server.log.select(origin="storage")
-    )
+    headers = {
+        origin: {exchange.request.header("Authorization") for exchange in served.server.log.select(origin=origin)}
+        for origin in ("api", "storage")
+    }
+    assert headers == {"api": {f"Bearer {NgcServer.nvapi_key}"}, "storage": {None}}
 
 
 def test_a_model_open_to_guests_needs_no_key(machine, serve):

@@ -18,7 +18,7 @@ def nim_register_sources() -> list[SourceSpec]:
             uri_style=UriStyle.REPOSITORY,
             summary="models of NVIDIA's NGC catalogue and of proxies that speak its API",
             factory=NgcSource,
-            capabilities=Capabilities(overridable=True),
+            capabilities=Capabilities(overridable=True, pins_revisions=True),
             environment=ENVIRONMENT,
         )
     ]
