@@ -19,9 +19,10 @@ from nim_core.download import DownloadOptions, Fetched, Missing, Run
 from nim_core.plan import Fetch, Plan, Present, Wanted
 from nim_core.resolve import Resolver
 from nim_core.transfer.control import control_client
-from nim_core.transfer.engine import Engine, EngineOptions
+from nim_core.transfer.engine import Engine
 from nim_core.transfer.jobs import Job, Verified
 from nim_core.transfer.network import NetworkConfig, network_config
+from nim_core.transfer.options import EngineOptions
 from nim_core.transfer.retry import retry_policy
 from nim_core.transfer.streams import digest_file
 from nim_core.transfer.workers import map_threads
@@ -68,7 +69,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run)
 
 
 def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
-    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; nothing a manifest has."""
+    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; no manifest does."""
     variables = run.settings.read(run.registry.declared_variables)
     for variable in variables.declared:
         if variable.kind == "url" and variables.is_set(variable.name):
@@ -126,14 +127,17 @@ def _inside(fetch: Fetch, wanted: Wanted, run: Run) -> Present | None:
 
 
 def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Iterable[Path]:
-    """Return blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's."""
+    """
+    Return blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's.
+
+    A link that leads out of the cache is none of them: what it leads to is not the cache's to keep.
+    """
     names = [fetch.file.blob_name, *(digest.value for digest in fetch.file.digests)]
-    paths = (
-        layout.snapshot(fetch.key) / fetch.file.path,
-        *(layout.blob(fetch.key, name) for name in names if name),
-        *((layout.path / known.blob,) if known is not None else ()),
-    )
-    return dict.fromkeys(layout.unresolved(Path(os.path.realpath(path)), fetch.key) for path in paths)
+    paths = [layout.snapshot(fetch.key) / fetch.file.path, *(layout.blob(fetch.key, name) for name in names if name)]
+    if known is not None:
+        paths.append(layout.path / known.blob)
+    named = ((path, layout.unresolved(Path(os.path.realpath(path)), fetch.key)) for path in paths)
+    return dict.fromkeys(real for path, real in named if real == path or layout.has(real, fetch.key))
 
 
 def _expected(fetch: Fetch, known: ReceiptFile | None) -> tuple[Digest, ...]:

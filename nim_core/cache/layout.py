@@ -79,6 +79,10 @@ class Layout:
         """Return ``path`` as receipts have it: relative to the cache where it is inside, else absolute."""
         return str(path.relative_to(self.path)) if path.is_relative_to(self.path) else str(path)
 
+    def has(self, path: Path, key: CacheKey) -> bool:
+        """Whether ``path`` is in the cache, or in the folder that a vendor's own variable has moved elsewhere."""
+        return path.is_relative_to(self.path) or path.is_relative_to(self.root(key))
+
     def unresolved(self, path: Path, key: CacheKey) -> Path:
         """Return ``path``, in which no link is left, by its name in the cache; as it is when it is not in there."""
         for folder in (self.root(key), self.path):

@@ -67,7 +67,7 @@ class Store:
 
     def link(self, fetch: Fetch, blob: Path) -> Path | None:
         """Make the snapshot's name of a file lead to ``blob``, and its refs to the snapshot. None outside the cache."""
-        if not blob.is_relative_to(self._layout.path) and blob.parent != self._layout.blob(fetch.key, "x").parent:
+        if not self._layout.has(blob, fetch.key):
             return None
         name = fetch.file.path.rpartition("/")[2]
         link = self._link_path(fetch)

@@ -2,23 +2,30 @@
 HTTP origins for tests: requests and answers are values, every exchange is recorded.
 
 An origin is one address and one handler, a function from :class:`Request` to :class:`Response`. It speaks HTTP/1.1 with
-kept-alive connections, plain or TLS, on a port the system chooses at 127.0.0.1.
+kept-alive connections, plain or TLS, on a port the system chooses at 127.0.0.1. A :class:`Response` also says how it is
+sent, which may be anything but decent; :mod:`nim_core.testing.misbehaving` has names for that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http
+import itertools
 import json
+import os
 import socket
 import ssl
+import struct
+import termios
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, unquote
 
 from attrs import field, frozen
@@ -26,10 +33,16 @@ from attrs import field, frozen
 from nim_core.testing.certificates import Certificates
 from nim_core.testing.corpus import Content, inline
 
-__all__ = ["Exchange", "Handler", "HttpOrigin", "Request", "RequestLog", "Response", "json_response"]
+__all__ = ["Exchange", "Framing", "Handler", "HttpOrigin", "Request", "RequestLog", "Response", "json_response"]
+
+Framing = Literal["length", "chunked", "close"]
+"""How the end of a body is told: by Content-Length, in chunks, or by closing the connection."""
 
 _EMPTY = inline(b"")
 _ONE_WRITE = 1 << 16
+_STEPS_PER_SECOND = 20
+_DELIVERY_SECONDS = 1.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @frozen(kw_only=True)
@@ -82,21 +95,50 @@ class Request:
 @frozen(kw_only=True)
 class Response:
     """
-    An answer.
+    An answer, and how it is sent. Positions count bytes of the body.
 
     Attributes:
         status: HTTP status.
-        headers: Without Content-Length, which the origin adds.
+        headers: Without Content-Length, Transfer-Encoding and Connection, which the origin adds.
         body: Not sent to a HEAD.
         length: Announced instead of the body's true length. None: the truth.
-        cut_at: Bytes of the body after which the connection is closed. None: not cut.
+        framing: How the end of the body is told.
+        delay: Seconds before the first byte of the answer.
+        rate: Bytes of the body per second. None: as fast as it goes.
+        stall_at: Where nothing is sent for ``stall_seconds``. None: nowhere.
+        stall_seconds: How long; may be infinite, the end of the origin ends it.
+        cut_at: Where the connection is closed. None: not cut.
+        reset_at: Where the connection is reset, after what was sent has been delivered. None: not reset.
+        raw: Sent to the letter instead of status, headers and body; then the connection is closed, or reset with
+            ``reset_at``. None: a proper answer.
     """
 
     status: int = 200
     headers: Mapping[str, str] = field(factory=dict)
     body: Content = _EMPTY
     length: int | None = None
+    framing: Framing = "length"
+    delay: float = 0.0
+    rate: float | None = None
+    stall_at: int | None = None
+    stall_seconds: float = float("inf")
     cut_at: int | None = None
+    reset_at: int | None = None
+    raw: bytes | None = None
+
+    @property
+    def stop(self) -> int:
+        """How many bytes of the body are sent to a GET."""
+        if self.raw is not None:
+            return 0
+        return min(end for end in (self.body.size, self.cut_at, self.reset_at) if end is not None)
+
+    @property
+    def announced(self) -> int | None:
+        """What Content-Length says. None when there is none."""
+        if self.framing != "length":
+            return None
+        return self.body.size if self.length is None else self.length
 
 
 Handler = Callable[[Request], tuple[str, Response]]
@@ -173,14 +215,23 @@ class HttpOrigin:
         handler: Answers the requests. An exception in it becomes a 500 with the traceback as its body.
         log: Gets every exchange.
         certificates: Served with TLS when given.
+        keep_waiting: Told the number of each connection, from 0; returns the seconds, which may be infinite, that it
+            waits for its TLS handshake, or without TLS for anybody to read its first request. None: nobody waits.
     """
 
     def __init__(
-        self, name: str, handler: Handler, *, log: RequestLog, certificates: Certificates | None = None
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        log: RequestLog,
+        certificates: Certificates | None = None,
+        keep_waiting: Callable[[int], float] | None = None,
     ) -> None:
         self.name = name
         self.handler = handler
         self.log = log
+        self.keep_waiting = keep_waiting
         self._server = _Server(self, certificates.server_context() if certificates else None)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name=f"origin {name}")
         self.url = f"{'https' if certificates else 'http'}://127.0.0.1:{self._server.server_port}"
@@ -202,8 +253,7 @@ class HttpOrigin:
             route, response = self.handler(request)
         except Exception:  # noqa: BLE001 - whatever a handler raises must reach the test as an answer
             route, response = "failed", Response(status=500, body=inline(traceback.format_exc()))
-        sent = 0 if request.method == "HEAD" else response.body.size
-        sent = sent if response.cut_at is None else min(sent, response.cut_at)
+        sent = 0 if request.method == "HEAD" else response.stop
         self.log.add(Exchange(request=request, route=route, status=response.status, sent=sent))
         return response
 
@@ -218,7 +268,8 @@ class _Server(ThreadingHTTPServer):
         self.origin = origin
         self._context = context
         self._open: set[socket.socket] = set()
-        self._closing = False
+        self._numbers = itertools.count()
+        self._closing = threading.Event()
         super().__init__(("127.0.0.1", 0), _Connection)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -227,7 +278,9 @@ class _Server(ThreadingHTTPServer):
             request = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         self._open.add(request)
         try:
-            if self._closing:
+            if self.origin.keep_waiting is not None:
+                self.pause(self.origin.keep_waiting(next(self._numbers)))
+            if self._closing.is_set():
                 return
             if isinstance(request, ssl.SSLSocket):
                 request.do_handshake()
@@ -239,9 +292,13 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients go away and refuse certificates, as tests want them to."""
 
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the server."""
+        self._closing.wait(None if seconds == float("inf") else seconds)
+
     def server_close(self) -> None:
         """End every connection, then wait for their threads."""
-        self._closing = True
+        self._closing.set()
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -271,29 +328,72 @@ class _Connection(BaseHTTPRequestHandler):
     do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = _serve  # noqa: N815 - the library asks for these
 
     def _send(self, request: Request, response: Response) -> None:
-        length = response.body.size if response.length is None else response.length
-        stop = response.body.size if response.cut_at is None else min(response.cut_at, response.body.size)
-        if request.method == "HEAD":
-            stop = 0
-        elif stop != length:
+        stop = 0 if request.method == "HEAD" else response.stop
+        told = response.body.size if response.announced is None else response.announced
+        if response.raw is not None or response.framing == "close" or (request.method != "HEAD" and stop != told):
             self.close_connection = True
-        head = self._head(response, length)
-        if 0 < stop <= _ONE_WRITE:
-            head += response.body.read(0, stop)
-            stop = 0
-        self.connection.sendall(head)
-        for piece in response.body.pieces(0, stop):
-            self.connection.sendall(piece)
+        self.server.pause(response.delay)
+        head = self._head(response) if response.raw is None else response.raw
+        if response.rate is None and response.stall_at is None and stop <= _ONE_WRITE:
+            self.connection.sendall(head + b"".join(self._framed(response, stop, request.method)))
+        else:
+            self.connection.sendall(head)
+            for piece in self._framed(response, stop, request.method):
+                self.connection.sendall(piece)
+        if response.reset_at is not None and request.method != "HEAD":
+            self._reset()
 
-    def _head(self, response: Response, length: int) -> bytes:
+    def _framed(self, response: Response, stop: int, method: str) -> Iterator[bytes]:
+        """Yield the body up to ``stop`` as it goes over the wire."""
+        if response.framing != "chunked" or method == "HEAD":
+            yield from self._paced(response, stop)
+            return
+        for piece in self._paced(response, stop):
+            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        if stop == response.body.size and response.reset_at is None:
+            yield b"0\r\n\r\n"
+
+    def _paced(self, response: Response, stop: int) -> Iterator[bytes]:
+        """Yield the body up to ``stop``, pausing after a piece where the answer says so."""
+        stall = stop if response.stall_at is None else min(response.stall_at, stop)
+        yield from self._slowly(response.body.pieces(0, stall), response.rate)
+        if response.stall_at is not None and stall == response.stall_at:
+            self.server.pause(response.stall_seconds)
+        yield from self._slowly(response.body.pieces(stall, stop), response.rate)
+
+    def _slowly(self, pieces: Iterator[bytes], rate: float | None) -> Iterator[bytes]:
+        for piece in pieces:
+            step = len(piece) if rate is None else max(1, int(rate / _STEPS_PER_SECOND))
+            for start in range(0, len(piece), step):
+                yield piece[start : start + step]
+                if rate is not None:
+                    self.server.pause(len(piece[start : start + step]) / rate)
+
+    def _reset(self) -> None:
+        """Reset the connection once the peer's system has everything that was sent: a reset would discard the rest."""
+        deadline = time.monotonic() + _DELIVERY_SECONDS
+        while _undelivered(self.connection) and time.monotonic() < deadline:
+            self.server.pause(0.001)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        os.close(self.connection.detach())
+        self.close_connection = True
+
+    def _head(self, response: Response) -> bytes:
         reason = http.HTTPStatus(response.status).phrase if response.status in _STATUSES else "Unknown"
         lines = [f"HTTP/1.1 {response.status} {reason}", f"Date: {self.date_time_string()}"]
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        if response.status not in {204, 304}:
-            lines.append(f"Content-Length: {length}")
+        if response.framing == "chunked":
+            lines.append("Transfer-Encoding: chunked")
+        elif response.announced is not None and response.status not in {204, 304}:
+            lines.append(f"Content-Length: {response.announced}")
         if self.close_connection:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _undelivered(connection: socket.socket) -> int:
+    """Return how many bytes the peer's system has not confirmed."""
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 _STATUSES = {status.value for status in http.HTTPStatus}

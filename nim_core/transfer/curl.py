@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 
 from nim_core.errors import SourceError
 from nim_core.transfer.network import NetworkConfig, origin, refused_address
+from nim_core.transfer.pace import TokenBucket
 from nim_core.types import Secret
 
 __all__ = ["CurlLoop", "Ended", "Request", "Response", "Sink", "Timeouts"]
@@ -34,21 +35,26 @@ _DIAGNOSIS_BYTES: Final = 64 * 1024
 """Of the body of an answer that is not data, this much is kept; more of it ends the connection."""
 
 _MAX_HEADER_BYTES: Final = 256 * 1024
-_POLL_SECONDS: Final = 1.0
+_WATCH_SECONDS: Final = 0.5
+_PAUSE_SECONDS: Final = 0.02
 _WAKE: Final = b"w"
 
 
 @frozen(kw_only=True)
 class Timeouts:
     """
-    Limits of one request, in seconds; passing one ends the request, which is then tried again.
+    Limits of the phases of one request, in seconds; passing one ends the request, which is then tried again.
 
     Attributes:
-        connect: Name resolution, connection and TLS together.
-        idle: Without a single byte, the wait for the first one included.
+        connect: Name resolution and connection.
+        tls: TLS handshake.
+        answer: From sending the request to the first byte of the answer.
+        idle: Without a single further byte.
     """
 
-    connect: float = 20.0
+    connect: float = 15.0
+    tls: float = 15.0
+    answer: float = 30.0
     idle: float = 30.0
 
 
@@ -109,7 +115,8 @@ class Ended:
         connect_status: What a proxy answered to CONNECT. 0 when it was not asked.
         address: Remote address. Empty when there was no connection.
         connected: Whether there was a connection.
-        seconds: From start to end.
+        seconds: From start to end; for a stall, the length of it.
+        stalled: What there was none of for too long. Empty when it was not that.
     """
 
     response: Response
@@ -121,6 +128,7 @@ class Ended:
     connected: bool
     seconds: float
     connect_status: int = 0
+    stalled: str = ""
 
 
 @define(eq=False)
@@ -133,8 +141,14 @@ class _Transfer:
     error: BaseException | None = None
     header_bytes: int = 0
     handle: Any = None
+    gate: Callable[[int], bool] | None = None
+    paused: bool = False
+    began: float = 0.0
+    touched: float = 0.0
+    stalled: str = ""
 
     def on_header(self, line: bytes) -> int | None:
+        self.touched = time.monotonic()
         self.header_bytes += len(line)
         if self.header_bytes > _MAX_HEADER_BYTES:
             return -1
@@ -148,6 +162,10 @@ class _Transfer:
         return None
 
     def on_body(self, data: bytes) -> int | None:
+        self.touched = time.monotonic()
+        if self.gate is not None and not self.gate(len(data)):
+            self.paused = True
+            return int(pycurl.WRITEFUNC_PAUSE)
         try:
             if self.judge():
                 self.sink.write(data)
@@ -181,13 +199,17 @@ class CurlLoop:
         network: Proxy and trust rules.
         timeouts: Limits of each request.
         user_agent: Sent with each request.
+        rate: Bytes per second that all requests together may take. None: no limit.
     """
 
-    def __init__(self, network: NetworkConfig, timeouts: Timeouts, user_agent: str) -> None:
+    def __init__(
+        self, network: NetworkConfig, timeouts: Timeouts, user_agent: str, *, rate: float | None = None
+    ) -> None:
         self._network = network
         self._timeouts = timeouts
         self._user_agent = user_agent
-        self._inbox: queue.SimpleQueue[_Transfer | None] = queue.SimpleQueue()
+        self._bucket = None if rate is None else TokenBucket(rate)
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._multi = pycurl.CurlMulti()
         self._epoll = select.epoll()
@@ -197,18 +219,29 @@ class CurlLoop:
         self._active: dict[Any, _Transfer] = {}
         self._stopping = False
         self._awake = False
+        self._next_watch = 0.0
         self._thread = threading.Thread(target=self._run, name="nim-curl", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink, done: Callable[[Ended], None]) -> None:
-        """Start a request; ``done`` is called on the loop's thread when it has ended, unless the loop is stopped."""
-        self._inbox.put(_Transfer(request, sink, done))
+    def submit(self, request: Request, sink: Sink, done: Callable[[Ended], None]) -> Callable[[str], None]:
+        """
+        Start a request; ``done`` is called on the loop's thread when it has ended, unless the loop is stopped.
+
+        Returns:
+            A function that ends the request as stalled for the reason given to it, unless it has ended already.
+        """
+        transfer = _Transfer(request, sink, done)
+        self._inbox.put(partial(self._begin, transfer))
+        self._wake()
+        return partial(self._post_stall, transfer)
+
+    def _post_stall(self, transfer: _Transfer, reason: str) -> None:
+        self._inbox.put(partial(self._stall, transfer, reason))
         self._wake()
 
     def stop(self, seconds: float = 1.0) -> None:
         """Abandon all requests and end the thread, waiting for it up to ``seconds``."""
         self._stopping = True
-        self._inbox.put(None)
         self._wake()
         self._thread.join(seconds)
 
@@ -230,9 +263,7 @@ class CurlLoop:
             self._close()
 
     def _step(self) -> None:
-        now = time.monotonic()
-        wait = _POLL_SECONDS if self._deadline is None else min(_POLL_SECONDS, max(0.0, self._deadline - now))
-        events = self._epoll.poll(wait)
+        events = self._epoll.poll(self._patience())
         for handle, mask in events:
             if handle == self._wake_read:
                 self._take_inbox()
@@ -242,6 +273,55 @@ class CurlLoop:
             self._deadline = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._reap()
+        if self._bucket is not None:
+            self._resume(self._bucket)
+        if time.monotonic() >= self._next_watch:
+            self._watch()
+
+    def _patience(self) -> float:
+        """Return how long to wait for sockets at most, in seconds."""
+        wait = _PAUSE_SECONDS if self._bucket is not None and self._active else _WATCH_SECONDS
+        return wait if self._deadline is None else min(wait, max(0.0, self._deadline - time.monotonic()))
+
+    def _gate(self, count: int) -> bool:
+        """Whether ``count`` bytes that have come may be taken now."""
+        if self._bucket is None or not self._bucket.open(time.monotonic()):
+            return self._bucket is None
+        self._bucket.take(count)
+        return True
+
+    def _resume(self, bucket: TokenBucket) -> None:
+        for transfer in list(self._active.values()):
+            if transfer.paused and bucket.open(time.monotonic()):
+                transfer.paused = False
+                transfer.handle.pause(pycurl.PAUSE_CONT)
+
+    def _watch(self) -> None:
+        """End requests that stand still for too long."""
+        now = time.monotonic()
+        self._next_watch = now + _WATCH_SECONDS
+        for transfer in list(self._active.values()):
+            what, seconds, limit = self._standstill(transfer, now)
+            if seconds > limit and not transfer.paused:
+                self._stall(transfer, what, seconds)
+
+    def _standstill(self, transfer: _Transfer, now: float) -> tuple[str, float, float]:
+        """Return what a request waits for, for how many seconds, and how many it may."""
+        curl, limits = transfer.handle, self._timeouts
+        elapsed = now - transfer.began
+        sent, connected = curl.getinfo(pycurl.PRETRANSFER_TIME), curl.getinfo(pycurl.CONNECT_TIME)
+        if transfer.touched:
+            return "no data from", now - transfer.touched, limits.idle
+        if sent:
+            return "no answer from", elapsed - sent, limits.answer
+        if connected:
+            return "no TLS handshake with", elapsed - connected, limits.tls
+        return "no connection to", elapsed, limits.connect
+
+    def _stall(self, transfer: _Transfer, what: str, seconds: float = 0.0) -> None:
+        if transfer.handle in self._active:
+            transfer.stalled = what
+            self._end(transfer.handle, pycurl.E_OPERATION_TIMEDOUT, what, seconds=seconds)
 
     def _take_inbox(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -249,15 +329,16 @@ class CurlLoop:
         self._awake = False
         while not self._stopping:
             try:
-                transfer = self._inbox.get_nowait()
+                work = self._inbox.get_nowait()
             except queue.Empty:
                 return
-            if transfer is not None:
-                self._begin(transfer)
+            work()
 
     def _begin(self, transfer: _Transfer) -> None:
         curl = self._idle.pop() if self._idle else pycurl.Curl()
         transfer.handle = curl
+        transfer.began = time.monotonic()
+        transfer.gate = None if self._bucket is None else self._gate
         for option, value in self._options(transfer).items():
             curl.setopt(option, value)
         self._active[curl] = transfer
@@ -276,9 +357,7 @@ class CurlLoop:
             pycurl.PATH_AS_IS: 1,
             pycurl.FOLLOWLOCATION: 0,
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-            pycurl.CONNECTTIMEOUT_MS: int(self._timeouts.connect * 1000),
-            pycurl.LOW_SPEED_LIMIT: 1,
-            pycurl.LOW_SPEED_TIME: max(1, int(self._timeouts.idle)),
+            pycurl.CONNECTTIMEOUT_MS: int((self._timeouts.connect + self._timeouts.tls + _WATCH_SECONDS) * 1000),
             pycurl.TCP_KEEPALIVE: 1,
             pycurl.PROXY: proxy.reveal() if proxy else "",
             pycurl.NOPROXY: "",
@@ -337,7 +416,7 @@ class CurlLoop:
             if not queued:
                 return
 
-    def _end(self, curl: Any, code: int, message: str) -> None:
+    def _end(self, curl: Any, code: int, message: str, *, seconds: float | None = None) -> None:
         transfer = self._active.pop(curl)
         self._multi.remove_handle(curl)
         accepted = transfer.accepted if code else _judge_quietly(transfer)
@@ -349,7 +428,8 @@ class CurlLoop:
             error=transfer.error,
             address=curl.getinfo(pycurl.PRIMARY_IP) or "",
             connected=bool(transfer.response.status or curl.getinfo(pycurl.PRETRANSFER_TIME)),
-            seconds=curl.getinfo(pycurl.TOTAL_TIME),
+            seconds=curl.getinfo(pycurl.TOTAL_TIME) if seconds is None else seconds,
+            stalled=transfer.stalled,
             connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
         )
         curl.reset()

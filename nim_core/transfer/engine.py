@@ -12,7 +12,6 @@ import contextlib
 import os
 import queue
 import random
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,18 +19,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, field, frozen
-
-from nim_core.errors import NimError, SourceError
-from nim_core.transfer.curl import CurlLoop, Ended, Request, Timeouts
-from nim_core.transfer.digests import StreamDigest, algorithms_to_check
+from nim_core.errors import NimError, SourceError, StalledError
+from nim_core.transfer.curl import CurlLoop, Ended, Request
 from nim_core.transfer.failures import Peer
+from nim_core.transfer.flights import Flight, laggards
 from nim_core.transfer.frontier import Frontier, HashPool
 from nim_core.transfer.hosts import Origin, is_loopback_host
 from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
 from nim_core.transfer.journal import Scratch, open_partial
+from nim_core.transfer.landing import Landing, written
 from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
+from nim_core.transfer.options import EngineOptions, raise_handle_limit
 from nim_core.transfer.outcomes import Decision, Next, decide
+from nim_core.transfer.pace import HostPace
 from nim_core.transfer.retry import backoff_seconds
 from nim_core.transfer.sinks import FileSink, MemorySink
 from nim_core.transfer.storage import storage_error
@@ -39,8 +39,9 @@ from nim_core.transfer.streams import copy_stream, digest_file
 from nim_core.transfer.telling import Teller
 from nim_core.transfer.workers import Batcher, Workers
 from nim_core.types import Digest, HttpObject, LocalObject, Location, Secret, StreamObject, TransferEvent
+from nim_core.types.events import EventKind
 
-__all__ = ["Engine", "EngineOptions"]
+__all__ = ["Engine"]
 
 _TICK_SECONDS: Final = 0.2
 _WINDOW_BYTES: Final = 1 << 30
@@ -63,82 +64,6 @@ _SETTLING_FILES: Final = 64
 """Large files that may wait for their digest, each with two open files, before another is begun."""
 
 _SHUTDOWN_SECONDS: Final = 0.3
-_FILE_HANDLES: Final = 65536
-
-
-@frozen(kw_only=True)
-class EngineOptions:
-    """
-    Limits of a run.
-
-    Attributes:
-        connections: Requests under way at once.
-        retries: Retries of one part without progress before the run fails.
-        backoff: Seconds before the first retry.
-        hash_threads: Threads that compute digests.
-        locate_threads: Threads that ask sources.
-        verify: Whether expected digests are compared.
-        timeouts: Limits of one request.
-        user_agent: Sent with each request.
-    """
-
-    connections: int = 8
-    retries: int = 8
-    backoff: float = 0.5
-    hash_threads: int = max(2, os.cpu_count() or 1)
-    locate_threads: int = 8
-    verify: bool = True
-    timeouts: Timeouts = field(factory=Timeouts)
-    user_agent: str = "nim-core"
-
-
-@frozen(kw_only=True)
-class Flight:
-    """
-    A request under way for a part.
-
-    Attributes:
-        before: Bytes of the part that were there before it.
-        route: Route of the file that it took.
-    """
-
-    task: FileTask
-    part: Part
-    sink: FileSink | MemorySink
-    request: Request
-    before: int
-    route: int
-
-
-@frozen(kw_only=True)
-class Landing:
-    """
-    A file of which all bytes are here.
-
-    Attributes:
-        path: Where the bytes are, or where ``data`` is to be written.
-        data: The bytes of a small file. None for one that is on disk.
-        digests: What was computed; empty where ``data`` has yet to be read.
-        outside: As in :class:`~nim_core.transfer.jobs.Verified`.
-    """
-
-    task: FileTask
-    path: Path
-    data: bytearray | None = None
-    digests: tuple[Digest, ...] = ()
-    outside: bool = False
-
-    def verified(self) -> Verified:
-        """Return what is published."""
-        task = self.task
-        return Verified(
-            job=task.job,
-            path=self.path,
-            size=task.size or 0,
-            digests=self.digests,
-            host=task.host or None,
-            outside=self.outside,
-        )
 
 
 class Engine:
@@ -175,6 +100,8 @@ class Engine:
         self._held = 0
         self._frontiers: dict[FileTask, Frontier] = {}
         self._host_pause: dict[str, float] = {}
+        self._paces: dict[str, HostPace] = {}
+        self._flights: dict[Flight, Callable[[str], None]] = {}
         self._in_flight = 0
         self._locating = 0
         self._unfinished = 0
@@ -195,10 +122,10 @@ class Engine:
         tasks.sort(key=lambda task: (task.size is not None, -(task.size or 0)))
         self._waiting.extend(tasks)
         self._unfinished = len(tasks)
-        _raise_handle_limit()
+        raise_handle_limit()
         self._scratch = Scratch(self._folder)
         failed = partial(self._post_failure, None)
-        self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent)
+        self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent, rate=self._options.rate)
         self._hashing = HashPool(self._options.hash_threads, failed)
         self._locators = Workers("nim-locate", self._options.locate_threads, failed)
         self._publisher: Batcher[Landing] = Batcher("nim-publish", _PUBLISH_BATCH, self._publish_batch, failed)
@@ -254,12 +181,12 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ which request is next
     def _fill(self) -> None:
-        while self._in_flight < self._options.connections and self._held < _HELD_BYTES:
+        while self._in_flight < self._options.max_connections and self._held < _HELD_BYTES:
             pick = self._pick()
             if pick is None:
                 break
             self._request(*pick)
-        ahead = self._options.connections * _AHEAD
+        ahead = max(self._options.connections, self._in_flight) * _AHEAD
         while self._waiting and self._locating + len(self._active) < ahead and len(self._settling) < _SETTLING_FILES:
             self._locate(self._waiting.popleft())
 
@@ -268,12 +195,20 @@ class Engine:
         for task in self._active:
             if task.stage is not Stage.FETCHING or task.stale or self._host_pause.get(task.host, 0.0) > now:
                 continue
+            if not self._pace(task.host).free:
+                continue
             frontier = self._frontiers.get(task)
             limit = _WINDOW_BYTES + (frontier.position if frontier else 0)
             part = task.next_part(now, limit)
             if part is not None:
                 return task, part
         return None
+
+    def _pace(self, host: str) -> HostPace:
+        if host not in self._paces:
+            most = self._options.max_connections
+            self._paces[host] = HostPace(min(self._options.connections, most), most)
+        return self._paces[host]
 
     # ----------------------------------------------------------------------------------------------- asking the source
     def _locate(self, task: FileTask) -> None:
@@ -356,12 +291,12 @@ class Engine:
             headers=task.headers,
             first=part.offset + part.done,
             last=None if whole else part.last,
-            fresh=task.fresh,
+            fresh=task.fresh or part.fresh,
             multiplex=task.small,
             from_outside=task.from_outside,
         )
         flight = self._take_off(task, part, request)
-        self._loop.submit(request, flight.sink, partial(self._post_end, flight))
+        self._flights[flight] = self._loop.submit(request, flight.sink, partial(self._post_end, flight))
 
     def _take_off(self, task: FileTask, part: Part, request: Request) -> Flight:
         sink: FileSink | MemorySink
@@ -372,7 +307,17 @@ class Engine:
         sink.expect(request.first, request.last)
         part.in_flight = True
         self._in_flight += 1
-        return Flight(task=task, part=part, sink=sink, request=request, before=part.done, route=task.route)
+        self._pace(task.host).in_flight += 1
+        return Flight(
+            task=task,
+            part=part,
+            sink=sink,
+            request=request,
+            before=part.done,
+            route=task.route,
+            host=task.host,
+            began=time.monotonic(),
+        )
 
     def _start_stream(self, task: FileTask, stream: StreamObject) -> None:
         flight = self._take_off(task, task.parts[0], Request(url=Secret("")))
@@ -389,6 +334,9 @@ class Engine:
         task, part, sink = flight.task, flight.part, flight.sink
         part.in_flight = False
         self._in_flight -= 1
+        self._flights.pop(flight, None)
+        pace = self._pace(flight.host)
+        pace.in_flight -= 1
         self.bytes_received += sink.received
         if task.stale:
             self._restart_when_idle(task)
@@ -497,11 +445,14 @@ class Engine:
             self._give_up(flight, decision)
             return
         now = time.monotonic()
+        if decision.refused:
+            self._pace(flight.host).refused(now)
         if decision.delay is not None:
             self._host_pause[task.host] = now + decision.delay
         delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
         part.not_before = now + delay
-        self._teller.trouble(task, part, "retry", decision.error, delay)
+        kind: EventKind = "stall" if isinstance(decision.error, StalledError) else "retry"
+        self._teller.trouble(task, part, kind, decision.error, delay)
         if task.source is None or (task.unranged and part.done):
             self._start_over(task, str(decision.error))
 
@@ -551,7 +502,7 @@ class Engine:
     def _publish_batch(self, batch: list[Landing]) -> None:
         """Compare digests and size of files with what was promised; publish them, or have them fetched again."""
         good: list[tuple[Landing, Verified]] = []
-        for landing in map(_written, batch):
+        for landing in map(written, batch):
             error = landing.task.mismatch(landing.digests, verify=self._options.verify)
             if error is not None:
                 self._events.put(partial(self._repair, landing, error))
@@ -598,27 +549,13 @@ class Engine:
             return
         self._next_tick = now + _TICK_SECONDS
         for task in (*self._active, *self._settling):
-            self._teller.progress(task)
+            self._pace(task.host).received(self._teller.progress(task))
             frontier = self._frontiers.get(task)
             if frontier is not None:
                 self._hashing.poke(frontier)
-
-
-def _written(landing: Landing) -> Landing:
-    """Return a small file as one that is on disk, with its digests."""
-    data = landing.data
-    if data is None:
-        return landing
-    digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))
-    digest.update(memoryview(data))
-    landing.path.write_bytes(data)
-    return evolve(landing, digests=digest.digests())
-
-
-def _raise_handle_limit() -> None:
-    """Allow this process as many open files as it may have; 1024 is too few for large models behind proxies."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILE_HANDLES if hard == resource.RLIM_INFINITY else min(hard, _FILE_HANDLES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        for host, pace in self._paces.items():
+            waiting = not pace.free and any(task.host == host and task.wants(now) for task in self._active)
+            pace.adapt(now, waiting=waiting)
+        for flight in laggards(self._flights, now):
+            flight.part.fresh = True
+            self._flights[flight]("far less than from its siblings from")

@@ -81,13 +81,14 @@ class Frontier:
         """Read one buffer of ``part`` and say whether to go on."""
         if part.claimed is not None and self._claim is None:
             self._claim = (self._digest.copy(), 0)
+        complete = part.complete  # before its bytes are counted: it may become so at any moment
         end = part.offset + part.done
         ready = min(end - self.position, len(buffer))
-        if ready > 0 and (part.complete or ready >= _WORTH_A_TURN):
+        if ready > 0 and (complete or ready >= _WORTH_A_TURN):
             self._read(buffer[:ready])
-        elif not part.complete:
+        elif not complete:
             return False
-        if part.complete and self.position == end:
+        if complete and self.position == end:
             self._leave(part)
         return True
 

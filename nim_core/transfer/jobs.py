@@ -78,6 +78,7 @@ class Part:
         failures: Requests that ended badly since the last progress.
         in_flight: Whether a request for it is under way.
         not_before: Monotonic time in seconds before which it is not asked for again.
+        fresh: Whether a new connection has to be used.
     """
 
     number: int
@@ -89,6 +90,7 @@ class Part:
     failures: int = 0
     in_flight: bool = False
     not_before: float = 0.0
+    fresh: bool = False
 
     @property
     def complete(self) -> bool:
@@ -232,6 +234,10 @@ class FileTask:
             record = self.partial.finished.get(part.number)
             if record is not None and part.length is not None:
                 part.done, part.claimed = part.length, record.crc
+
+    def wants(self, now: float) -> bool:
+        """Whether a part could be asked for at ``now`` (monotonic, seconds)."""
+        return self.next_part(now, self.size or 0) is not None
 
     def next_part(self, now: float, limit: int) -> Part | None:
         """

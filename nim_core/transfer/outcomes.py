@@ -71,12 +71,14 @@ class Decision:
         error: What ends the file when the step may not be taken again. None for DONE and FOLLOW.
         delay: Seconds the server asked to wait. None when it asked nothing.
         location: Where to, for FOLLOW.
+        refused: Whether the server asked for fewer requests.
     """
 
     next: Next
     error: NimError | None = None
     delay: float | None = None
     location: str = ""
+    refused: bool = False
 
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -178,7 +180,7 @@ def _for_status(ended: Ended, host: str, now: float) -> Decision:
         delay = parse_retry_after(response.headers, now)
         if isinstance(error, RateLimitedError):
             error.retry_after = delay
-        return Decision(next=Next.RETRY, error=error, delay=delay)
+        return Decision(next=Next.RETRY, error=error, delay=delay, refused=response.status in {429, 503})
     if response.status in _MAYBE_EXPIRED:
         return Decision(next=Next.RELOCATE, error=error)
     return Decision(next=Next.FAIL if response.status >= 400 else Next.RETRY, error=error)
@@ -189,6 +191,9 @@ def _for_code(ended: Ended, host: str) -> Decision:
     if ended.code in _FINAL_CODES:
         error = SourceError(f"cannot talk to {host}: {said}", hint=_FINAL_CODES[ended.code])
         return Decision(next=Next.FAIL, error=error)
+    if ended.stalled:
+        after = f" for {ended.seconds:.0f} s" if ended.seconds else ""
+        return Decision(next=Next.RETRY, error=StalledError(f"{ended.stalled} {host}{after}"))
     if ended.code == pycurl.E_OPERATION_TIMEDOUT:
         what = "no data" if ended.connected else "no connection"
         return Decision(next=Next.RETRY, error=StalledError(f"{what} from {host} for {ended.seconds:.0f} s"))

@@ -12,6 +12,7 @@ from nim_core.transfer.curl import Response
 from nim_core.transfer.digests import crc32c
 from nim_core.transfer.jobs import FileTask, Part
 from nim_core.transfer.outcomes import Refusal
+from nim_core.transfer.storage import storage_error
 
 __all__ = ["FileSink", "MemorySink", "refusal_of", "strong_etag"]
 
@@ -125,9 +126,10 @@ class FileSink(_Sink):
     def write(self, data: bytes) -> None:
         """Write the next bytes and count them."""
         self._count(len(data))
-        written = os.pwrite(self._handle, data, self.part.offset + self.part.done)
-        if written != len(data):
-            data = data[:written] + self._write_rest(data[written:], written)
+        try:
+            self._write_all(data, self.part.offset + self.part.done)
+        except OSError as exc:
+            raise storage_error(exc, self.task.partial.folder if self.task.partial else "") from exc
         self.part.crc = crc32c(data, self.part.crc)
         self.part.done += len(data)
         self._since_poke += len(data)
@@ -135,11 +137,10 @@ class FileSink(_Sink):
             self._since_poke = 0
             self._poke()
 
-    def _write_rest(self, rest: bytes, position: int) -> bytes:
-        done = 0
-        while done < len(rest):
-            done += os.pwrite(self._handle, rest[done:], self.part.offset + self.part.done + position + done)
-        return rest
+    def _write_all(self, data: bytes, position: int) -> None:
+        done = os.pwrite(self._handle, data, position)
+        while done < len(data):
+            done += os.pwrite(self._handle, data[done:], position + done)
 
 
 class MemorySink(_Sink):

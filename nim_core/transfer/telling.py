@@ -22,12 +22,14 @@ class Teller:
     def __init__(self, emit: Callable[[TransferEvent], None]) -> None:
         self._emit = emit
 
-    def progress(self, task: FileTask) -> None:
-        """Report the bytes that have come since the last report."""
-        received = task.received
-        if received > task.reported:
-            self.tell(task, "progress", count=received - task.reported)
-            task.reported = received
+    def progress(self, task: FileTask) -> int:
+        """Report the bytes that have come since the last report, and return their number."""
+        new = task.received - task.reported
+        if new <= 0:
+            return 0
+        self.tell(task, "progress", count=new)
+        task.reported += new
+        return new
 
     def trouble(
         self, task: FileTask, part: Part, kind: EventKind, reason: object, seconds: float | None = None

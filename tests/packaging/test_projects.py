@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import ast
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,6 +18,11 @@ Projects = dict[str, dict[str, Any]]
 def plugins(projects: Projects) -> Projects:
     """Return the projects of the plugin folders."""
     return {name: project for name, project in projects.items() if name != "nim-core"}
+
+
+def project_folder(name: str) -> str:
+    """Return the name of a plugin's folder."""
+    return name.removeprefix("nim-source-").removeprefix("nim-backend-")
 
 
 def test_projects_agree_on_what_users_filter_by(projects: Projects) -> None:
@@ -38,7 +47,7 @@ def test_every_plugin_says_which_core_it_works_with(projects: Projects) -> None:
 
 def test_every_plugin_comes_in_by_the_entry_point_of_its_folder_name(projects: Projects) -> None:
     for name, project in plugins(projects).items():
-        folder = name.removeprefix("nim-source-").removeprefix("nim-backend-")
+        folder = project_folder(name)
         package = name.replace("-", "_")
         assert project["project"]["entry-points"] == {"nim_core.plugins": {folder: f"{package}.plugin"}}, name
         assert (ROOT / "plugins" / folder / package / "py.typed").is_file(), name
@@ -81,3 +90,30 @@ def test_pytest_is_strict(projects: Projects) -> None:
     assert options["filterwarnings"][0] == "error"
     assert options["timeout"] > 0
     assert options["xfail_strict"] is True
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the top-level names that the modules below ``folder`` import, anywhere in them."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add((node.module or "").partition(".")[0])
+    return names - set(sys.stdlib_module_names)
+
+
+def test_what_is_imported_is_declared(projects: Projects) -> None:
+    distributions = packages_distributions()
+    for name, project in projects.items():
+        package = name.replace("-", "_")
+        folder = ROOT / package if name == "nim-core" else ROOT / "plugins" / project_folder(name) / package
+        lines = [
+            *project["project"]["dependencies"],
+            *project["project"].get("optional-dependencies", {}).get("testing", []),
+        ]
+        declared = {canonicalize_name(Requirement(line).name) for line in lines}
+        used = {canonicalize_name(distributions[module][0]) for module in imported(folder) - {package}}
+        assert used - declared == set(), name
+        assert declared - used - {"nim-core"} == set(), name

@@ -12,9 +12,10 @@ from nim_core.settings import Settings
 from nim_core.testing.corpus import Content, PatternContent
 from nim_core.testing.http_server import HttpOrigin, Request, RequestLog, Response
 from nim_core.testing.ranged import serve_content, strong_etag
-from nim_core.transfer.engine import Engine, EngineOptions
+from nim_core.transfer.engine import Engine
 from nim_core.transfer.jobs import Job, Verified
 from nim_core.transfer.network import network_config
+from nim_core.transfer.options import EngineOptions
 from nim_core.types import Digest, HttpObject, Location, ModelUri, RemoteFile, TransferEvent
 
 Script = Callable[[Request, int], Response | None]

@@ -20,7 +20,7 @@ def request(source, **environment):
 def test_declares_one_source():
     [spec] = plugin.nim_register_sources()
     assert (spec.name, spec.schemes, spec.uri_style) == ("ngc", ("ngc",), UriStyle.REPOSITORY)
-    assert (spec.capabilities.overridable, spec.capabilities.pins_revisions) == (True, False)
+    assert (spec.capabilities.overridable, spec.capabilities.pins_revisions) == (True, True)
 
 
 def test_declares_its_variables_in_priority_order():

@@ -1,0 +1,55 @@
+"""Files of which all bytes are here, on their way to being published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from nim_core.transfer.digests import StreamDigest, algorithms_to_check
+from nim_core.transfer.jobs import FileTask, Verified
+from nim_core.types import Digest
+
+__all__ = ["Landing", "written"]
+
+
+@frozen(kw_only=True)
+class Landing:
+    """
+    A file of which all bytes are here.
+
+    Attributes:
+        path: Where the bytes are, or where ``data`` is to be written.
+        data: The bytes of a small file. None for one that is on disk.
+        digests: What was computed; empty where ``data`` has yet to be read.
+        outside: As in :class:`~nim_core.transfer.jobs.Verified`.
+    """
+
+    task: FileTask
+    path: Path
+    data: bytearray | None = None
+    digests: tuple[Digest, ...] = ()
+    outside: bool = False
+
+    def verified(self) -> Verified:
+        """Return what is published."""
+        task = self.task
+        return Verified(
+            job=task.job,
+            path=self.path,
+            size=task.size or 0,
+            digests=self.digests,
+            host=task.host or None,
+            outside=self.outside,
+        )
+
+
+def written(landing: Landing) -> Landing:
+    """Return a small file as one that is on disk, with its digests."""
+    data = landing.data
+    if data is None:
+        return landing
+    digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))
+    digest.update(memoryview(data))
+    landing.path.write_bytes(data)
+    return evolve(landing, digests=digest.digests())
