@@ -37,12 +37,16 @@ class DownloadOptions:
         use_cache: A complete receipt is enough; the source is not asked and nothing is hashed.
         verify: Check digests of what is fetched and of what is cached.
         force: Fetch everything again.
+        max_connections: Connections at once, at most.
+        limit_rate: Bytes per second, at most. None: no limit.
     """
 
     cache_path: Path
     use_cache: bool = False
     verify: bool = True
     force: bool = False
+    max_connections: int = 32
+    limit_rate: float | None = None
 
 
 @frozen(kw_only=True)

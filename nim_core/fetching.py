@@ -222,6 +222,8 @@ class _Carrier:
         variables = self._run.settings.variables
         retries = variables.number("NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT")
         return EngineOptions(
+            max_connections=self._run.options.max_connections,
+            rate=self._run.options.limit_rate,
             retries=int(retries or 0),
             backoff=(variables.number("NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS") or 0.0) / 1000,
             verify=self._run.options.verify,

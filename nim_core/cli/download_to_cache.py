@@ -60,6 +60,13 @@ def download_to_cache(
         ),
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Download again what is in the cache already.")] = False,
+    max_connections: Annotated[
+        str,
+        typer.Option(metavar="N", help="Connections at once, at most; how many are used adapts to the server."),
+    ] = "32",
+    limit_rate: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Bytes per second, at most, such as 200M.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
@@ -73,6 +80,7 @@ def download_to_cache(
 
     from nim_core.cli.fetch import Request, fetch, result_as_json, result_as_text
     from nim_core.cli.selection import Choice
+    from nim_core.cli.units import parse_count, parse_rate
 
     variable = context.obj.settings.variables.text("NIM_MODEL_PROFILE")
     request = Request(
@@ -83,6 +91,8 @@ def download_to_cache(
         use_cache=use_cache,
         verify=verify_checksums,
         force=force,
+        max_connections=parse_count(max_connections),
+        limit_rate=None if limit_rate is None else parse_rate(limit_rate),
     )
     result = fetch(request, context.obj)
     write_data(json.dumps(result_as_json(result), indent=2) if as_json else result_as_text(result))

@@ -37,6 +37,8 @@ class Request:
         use_cache: As in :class:`~nim_core.download.DownloadOptions`, like the two below.
         verify: Whether digests are checked.
         force: Whether what is cached is fetched again.
+        max_connections: As in :class:`~nim_core.download.DownloadOptions`, like the next.
+        limit_rate: Bytes per second.
     """
 
     choice: Choice
@@ -46,6 +48,8 @@ class Request:
     use_cache: bool = False
     verify: bool = True
     force: bool = False
+    max_connections: int = 32
+    limit_rate: float | None = None
 
 
 def fetch(request: Request, session: Session) -> DownloadResult:
@@ -62,6 +66,8 @@ def fetch(request: Request, session: Session) -> DownloadResult:
         use_cache=request.use_cache,
         verify=request.verify,
         force=request.force,
+        max_connections=request.max_connections,
+        limit_rate=request.limit_rate,
     )
     targets = _targets(request, options, registry, session)
     _log_targets(targets, options)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-__all__ = ["duration", "fraction", "rate", "size"]
+from nim_core.errors import ConfigError
+
+__all__ = ["duration", "fraction", "parse_count", "parse_rate", "rate", "size"]
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -46,3 +49,24 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def parse_rate(text: str) -> float:
+    """
+    Return the bytes per second that ``text`` means: a number, with k, M or G behind it for powers of 1000.
+
+    Raises:
+        ConfigError: It is none, or nothing at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)B?(?:/s)?", text.strip(), re.IGNORECASE | re.ASCII)
+    value = float(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ") if match else 0.0
+    if value <= 0:
+        raise ConfigError(f"not a rate in bytes per second: {text!r}", hint="write a number, such as 200M")
+    return value
+
+
+def parse_count(text: str) -> int:
+    """Return the whole number of at least 1 that ``text`` is. Raises ConfigError when it is none."""
+    if not re.fullmatch("[1-9][0-9]{0,3}", text.strip(), re.ASCII):
+        raise ConfigError(f"not a number from 1 to 9999: {text!r}")
+    return int(text)

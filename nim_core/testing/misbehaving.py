@@ -1,108 +1,52 @@
 """
 An origin that misbehaves as told, request by request, the same in every run.
 
-Three things make one up. A :class:`Misbehaviour` is a fault with a name, made by the functions below; it also works in
-:meth:`Faults.add <nim_core.testing.faults.Faults.add>`, so every server of the kit can be made to misbehave like this.
-A script says which request gets which. :class:`MisbehavingFiles` answers for files, passing each answer through the
-script::
+:class:`MisbehavingFiles` answers for files and passes each answer through a script, which says what is wrong with it;
+what can be wrong is in :mod:`nim_core.testing.bad_answers`::
 
-    files = MisbehavingFiles({"/model.bin": content}, in_turn(cut(1000), status(503), None, wrong_bytes(5)))
-    with HttpOrigin("bad", files, log=RequestLog()) as origin:
-        ...  # fetch origin.url + "/model.bin"; the digest has to be that of ``content``
+    script = in_turn(bad_answers.cut(1000), bad_answers.status(503), None, bad_answers.wrong_bytes(5))
+    with HttpOrigin("bad", MisbehavingFiles({"/model.bin": content}, script), log=RequestLog()) as origin:
+        ...  # fetch origin.url + "/model.bin"; what arrives has to be ``content``
 
 What a client owes its user whatever the origin does: the right bytes or an error, never wrong bytes, never a wait
 without end. :func:`every_fault` has one of each kind for a test's parameters; :func:`random_faults` draws from those a
-client can recover from by itself.
+client can recover from by itself. :func:`refusing` and :func:`never_accepting` are ports at which nobody answers; a slow
+or endless TLS handshake is ``keep_waiting`` of :class:`~nim_core.testing.http_server.HttpOrigin`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import gzip
 import random
 import selectors
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from attrs import evolve, field, frozen
-
-from nim_core.testing.corpus import Content, PartContent, inline, part_of, with_flipped_byte
+from nim_core.testing import bad_answers as bad
+from nim_core.testing.bad_answers import Misbehaviour
+from nim_core.testing.corpus import Content
 from nim_core.testing.faults import Fault
 from nim_core.testing.http_server import Request, Response
 from nim_core.testing.ranged import serve_content, strong_etag
 
 __all__ = [
-    "WAIT_FORMS",
-    "Misbehaviour",
     "MisbehavingFiles",
     "Script",
     "after",
     "always",
-    "broken_chunks",
-    "chunked",
-    "close_delimited",
-    "cut",
     "every_fault",
     "expiring",
-    "gzipped",
-    "huge_header",
     "in_turn",
-    "late",
-    "long_body",
-    "many_headers",
-    "multipart_range",
     "never_accepting",
-    "no_answer",
-    "no_content_range",
-    "not_http",
-    "other_etag",
-    "other_total",
-    "other_version",
-    "overrun",
-    "rate_limited",
     "random_faults",
-    "redirect",
     "refusing",
-    "reset",
-    "reset_at_once",
-    "shifted_range",
-    "short_body",
-    "stall",
-    "status",
-    "trickle",
     "well_behaved",
-    "whole_file",
-    "wrong_bytes",
 ]
 
-_HTML: Final = "<html><body><h1>{}</h1></body></html>\n"
 _FULL_SECONDS: Final = 0.2
-
-
-@frozen
-class Misbehaviour:
-    """
-    A fault with a name; two of one name are equal.
-
-    Args:
-        name: What the origin does, as a predicate: ``cuts after 10 bytes``.
-        change: Makes of the answer that would be given the answer that is given.
-    """
-
-    name: str
-    change: Fault = field(repr=False, eq=False)
-
-    def __call__(self, response: Response) -> Response:
-        """Return the answer that is given."""
-        return self.change(response)
-
-    def __str__(self) -> str:
-        return self.name
 
 
 # -------------------------------------------------------------------------------------------------- which request, when
@@ -133,7 +77,7 @@ def expiring(uses: int, code: int = 403) -> Script:
     """Let each URL, query included, be good for so many requests; the source has to hand out another one then."""
     used: Counter[str] = Counter()
     lock = threading.Lock()
-    refuse = status(code)
+    refuse = bad.status(code)
 
     def script(request: Request, _number: int) -> Fault | None:
         with lock:
@@ -174,51 +118,7 @@ class MisbehavingFiles:
         return ("file", proper) if fault is None else (str(fault), fault(proper))
 
 
-# ------------------------------------------------------------------------------------------------------- the connection
-def _sent(name: str, **how: object) -> Misbehaviour:
-    return Misbehaviour(name, lambda response: evolve(response, **how))
-
-
-def no_answer() -> Misbehaviour:
-    """Close the connection without an answer."""
-    return _sent("closes without an answer", raw=b"")
-
-
-def reset_at_once() -> Misbehaviour:
-    """Reset the connection without an answer."""
-    return _sent("resets without an answer", raw=b"", reset_at=0)
-
-
-def not_http() -> Misbehaviour:
-    """Answer in another protocol."""
-    return _sent("answers something other than HTTP", raw=b"220 smtp.example ESMTP ready\r\n")
-
-
-def late(seconds: float) -> Misbehaviour:
-    """Send nothing for so many seconds, then the answer."""
-    return _sent(f"is silent for {seconds:g} s", delay=seconds)
-
-
-def cut(at: int) -> Misbehaviour:
-    """Close the connection after that many bytes of body."""
-    return _sent(f"cuts after {at} bytes", cut_at=at)
-
-
-def reset(at: int) -> Misbehaviour:
-    """Reset the connection after that many bytes of body."""
-    return _sent(f"resets after {at} bytes", reset_at=at)
-
-
-def stall(at: int, seconds: float = float("inf")) -> Misbehaviour:
-    """Stop sending after that many bytes of body, for so many seconds; then go on."""
-    return _sent(f"stalls after {at} bytes for {seconds:g} s", stall_at=at, stall_seconds=seconds)
-
-
-def trickle(rate: float) -> Misbehaviour:
-    """Send that many bytes per second."""
-    return _sent(f"sends {rate:g} bytes per second", rate=rate)
-
-
+# ------------------------------------------------------------------------------------- ports where nobody answers
 @contextlib.contextmanager
 def refusing() -> Iterator[str]:
     """Yield the URL of a port that refuses connections."""
@@ -239,259 +139,31 @@ def never_accepting() -> Iterator[str]:
 
 
 def _connects(client: socket.socket, address: tuple[str, int]) -> bool:
-    client.setblocking(False)
+    client.settimeout(0)
     client.connect_ex(address)
     with selectors.DefaultSelector() as selector:
         selector.register(client, selectors.EVENT_WRITE)
         return bool(selector.select(_FULL_SECONDS))
 
 
-# ------------------------------------------------------------------------------------------------- framing and headers
-def chunked() -> Misbehaviour:
-    """Send the body in chunks, its length unknown before; HTTP allows it."""
-    return _sent("sends chunks without a length", framing="chunked")
-
-
-def close_delimited() -> Misbehaviour:
-    """Tell the end of the body by closing the connection, as HTTP/1.0 did."""
-    return _sent("tells the end by closing", framing="close")
-
-
-def broken_chunks() -> Misbehaviour:
-    """Send what looks like chunks but is none."""
-    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n"
-    return _sent("sends broken chunks", raw=raw)
-
-
-def huge_header(size: int = 1 << 20) -> Misbehaviour:
-    """Send a header of that many bytes."""
-    return _with_headers(f"sends a header of {size} bytes", lambda: {"X-Huge": "x" * size})
-
-
-def many_headers(count: int) -> Misbehaviour:
-    """Send that many headers."""
-    return _with_headers(f"sends {count} headers", lambda: {f"X-Number-{number}": "x" for number in range(count)})
-
-
-def _with_headers(name: str, headers: Callable[[], Mapping[str, str]]) -> Misbehaviour:
-    return Misbehaviour(name, lambda response: evolve(response, headers={**response.headers, **headers()}))
-
-
-# ------------------------------------------------------------------------------------------------------------- the body
-def short_body(missing: int) -> Misbehaviour:
-    """Send that many bytes fewer, and a Content-Length that fits what is sent."""
-    return _with_body(f"sends {missing} bytes too few", lambda body: part_of(body, 0, max(0, body.size - missing)))
-
-
-def long_body(more: int) -> Misbehaviour:
-    """Send that many bytes more, and a Content-Length that fits what is sent."""
-    return _with_body(f"sends {more} bytes too many", lambda body: inline(body.data() + b"x" * more))
-
-
-def overrun(more: int) -> Misbehaviour:
-    """Send that many bytes more than Content-Length says."""
-
-    def change(response: Response) -> Response:
-        return evolve(response, length=response.body.size, body=inline(response.body.data() + b"x" * more))
-
-    return Misbehaviour(f"sends {more} bytes more than announced", change)
-
-
-def wrong_bytes(offset: int) -> Misbehaviour:
-    """Invert the byte at ``offset`` of the file, where the answer has it: right length, wrong bytes."""
-
-    def change(body: Content) -> Content:
-        start = body.start if isinstance(body, PartContent) else 0
-        return with_flipped_byte(body, offset - start) if start <= offset < start + body.size else body
-
-    return _with_body(f"has byte {offset} wrong", change)
-
-
-def gzipped() -> Misbehaviour:
-    """Compress the body, and say so, although that was not asked for."""
-
-    def change(response: Response) -> Response:
-        body = inline(gzip.compress(response.body.data(), 1))
-        return evolve(response, headers={**response.headers, "Content-Encoding": "gzip"}, body=body)
-
-    return Misbehaviour("compresses unasked", change)
-
-
-def other_version(tag: str = '"another"') -> Misbehaviour:
-    """Answer from another version of the file: other bytes of the same length under another entity tag."""
-
-    def change(response: Response) -> Response:
-        whole = _whole(response.body)
-        other = with_flipped_byte(whole, whole.size // 2) if whole.size else whole
-        body = response.body
-        part = PartContent(whole=other, start=body.start, stop=body.stop) if isinstance(body, PartContent) else other
-        return evolve(response, headers={**response.headers, "ETag": tag}, body=part)
-
-    return Misbehaviour("has another version", change)
-
-
-def other_etag(tag: str = '"another"') -> Misbehaviour:
-    """Answer under another entity tag; the bytes are the same."""
-    return _with_headers("has another entity tag", lambda: {"ETag": tag})
-
-
-def _with_body(name: str, change: Callable[[Content], Content]) -> Misbehaviour:
-    return Misbehaviour(name, lambda response: evolve(response, body=change(response.body)))
-
-
-def _whole(body: Content) -> Content:
-    return body.whole if isinstance(body, PartContent) else body
-
-
-# --------------------------------------------------------------------------------------------------------------- ranges
-def _to_range(name: str, change: Callable[[Response, PartContent], Response]) -> Misbehaviour:
-    """Return a fault that strikes answers of part of a file."""
-    return Misbehaviour(
-        name,
-        lambda response: (
-            change(response, response.body)
-            if response.status == 206 and isinstance(response.body, PartContent)
-            else response
-        ),
-    )
-
-
-def whole_file() -> Misbehaviour:
-    """Ignore the range: 200 with the whole file."""
-
-    def change(response: Response, body: PartContent) -> Response:
-        headers = {name: value for name, value in response.headers.items() if name not in {*_RANGE_HEADERS}}
-        return evolve(response, status=200, headers=headers, body=body.whole)
-
-    return _to_range("ignores ranges", change)
-
-
-def shifted_range(by: int) -> Misbehaviour:
-    """Answer with a range that begins ``by`` bytes later than the one asked for, and say so."""
-
-    def change(response: Response, body: PartContent) -> Response:
-        start = min(body.start + by, body.stop - 1)
-        return _ranged(response, part_of(body.whole, start, body.stop), start, body.stop, body.whole.size)
-
-    return _to_range(f"answers a range {by} bytes on", change)
-
-
-def other_total(by: int) -> Misbehaviour:
-    """Say in Content-Range that the file is ``by`` bytes longer than it is."""
-
-    def change(response: Response, body: PartContent) -> Response:
-        return _ranged(response, body, body.start, body.stop, body.whole.size + by)
-
-    return _to_range(f"says the file is {by} bytes longer", change)
-
-
-def no_content_range() -> Misbehaviour:
-    """Answer 206 without saying which range it is."""
-
-    def change(response: Response, body: PartContent) -> Response:
-        headers = {name: value for name, value in response.headers.items() if name != "Content-Range"}
-        return evolve(response, headers=headers, body=body)
-
-    return _to_range("does not say which range", change)
-
-
-def multipart_range() -> Misbehaviour:
-    """Answer a single range in the form for several: multipart/byteranges."""
-
-    def change(response: Response, body: PartContent) -> Response:
-        head = f"--edge\r\nContent-Range: {response.headers['Content-Range']}\r\n\r\n".encode()
-        headers = {**response.headers, "Content-Type": "multipart/byteranges; boundary=edge"}
-        del headers["Content-Range"]
-        return evolve(response, headers=headers, body=inline(head + body.data() + b"\r\n--edge--\r\n"))
-
-    return _to_range("answers in several parts", change)
-
-
-def _ranged(response: Response, body: Content, start: int, stop: int, total: int) -> Response:
-    headers = {**response.headers, "Content-Range": f"bytes {start}-{stop - 1}/{total}"}
-    return evolve(response, headers=headers, body=body)
-
-
-_RANGE_HEADERS: Final = frozenset({"Content-Range", "Accept-Ranges"})
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-def status(code: int, headers: Mapping[str, str] | None = None) -> Misbehaviour:
-    """Answer that status, with a page that no program should read."""
-    page = inline(_HTML.format(code))
-    answer = Response(status=code, headers={"Content-Type": "text/html", **(headers or {})}, body=page)
-    return Misbehaviour(f"answers {code}", lambda _: answer)
-
-
-def redirect(location: str, code: int = 302) -> Misbehaviour:
-    """Send the client to ``location``, which may be relative; ``?again`` under ``always`` is a circle."""
-    answer = Response(status=code, headers={"Location": location})
-    return Misbehaviour(f"redirects to {location}", lambda _: answer)
-
-
-def rate_limited(form: str, seconds: int = 1, code: int = 429) -> Misbehaviour:
-    """
-    Ask the client to come back later.
-
-    Args:
-        form: How the time is told; a key of :data:`WAIT_FORMS`.
-        seconds: When to come back.
-        code: 429, or 503.
-    """
-    write = WAIT_FORMS[form]
-    page = inline(_HTML.format(code))
-
-    def change(_response: Response) -> Response:
-        return Response(status=code, headers=write(time.time() + seconds, seconds), body=page)
-
-    return Misbehaviour(f"answers {code} with {form}", change)
-
-
-def _date(layout: str) -> Callable[[float, int], Mapping[str, str]]:
-    return lambda at, _seconds: {"Retry-After": time.strftime(layout, time.gmtime(at))}
-
-
-WAIT_FORMS: Final[Mapping[str, Callable[[float, int], Mapping[str, str]]]] = {
-    "no time": lambda _at, _seconds: {},
-    "seconds": lambda _at, seconds: {"Retry-After": str(seconds)},
-    "a date": lambda at, _seconds: {"Retry-After": email.utils.formatdate(at, usegmt=True)},
-    "a date as in RFC 850": _date("%A, %d-%b-%y %H:%M:%S GMT"),
-    "a date as of asctime": _date("%a %b %e %H:%M:%S %Y"),
-    "a past date": lambda at, _seconds: {"Retry-After": email.utils.formatdate(at - 86400, usegmt=True)},
-    "words": lambda _at, _seconds: {"Retry-After": "soon"},
-    "a negative number": lambda _at, seconds: {"Retry-After": f"-{seconds}"},
-    "RateLimit": lambda _at, seconds: {"RateLimit": f'"default";r=0;t={seconds}'},
-    "RateLimit of two policies": lambda _at, seconds: {"RateLimit": f'"day";r=5;t=9000, "burst";r=0;t={seconds}'},
-    "RateLimit of draft 7": lambda _at, seconds: {"RateLimit": f"limit=10, remaining=0, reset={seconds}"},
-    "RateLimit-Reset": lambda _at, seconds: {"RateLimit-Remaining": "0", "RateLimit-Reset": str(seconds)},
-    "X-RateLimit-Reset": lambda at, _seconds: {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(at))},
-}
-"""Headers that tell when to come back, by name: made from Unix time in seconds, and seconds from now."""
-
-
-# ----------------------------------------------------------------------------------------------------------- many at once
+# --------------------------------------------------------------------------------------------------------- many at once
 def every_fault(size: int) -> tuple[Misbehaviour, ...]:
     """
     Return one of each kind, for a file of ``size`` bytes; those that hold a client up do so for ever.
 
-    Redirects are left out, as where they lead is the test's business, and so is :func:`trickle`, which is not wrong.
+    Redirects are left out, as where they lead is the test's business, and so is ``trickle``, which is not wrong.
     """
     middle = size // 2
-    connection = (no_answer(), reset_at_once(), not_http(), late(float("inf")), cut(0), cut(middle), reset(middle))
-    framing = (
-        stall(0),
-        stall(middle),
-        chunked(),
-        close_delimited(),
-        broken_chunks(),
-        huge_header(),
-        many_headers(5000),
+    return (
+        *(bad.no_answer(), bad.reset_at_once(), bad.not_http(), bad.late(float("inf"))),
+        *(bad.cut(0), bad.cut(middle), bad.reset(middle), bad.stall(0), bad.stall(middle)),
+        *(bad.chunked(), bad.close_delimited(), bad.broken_chunks(), bad.huge_header(), bad.many_headers(5000)),
+        *(bad.short_body(1), bad.long_body(1), bad.overrun(1), bad.wrong_bytes(middle), bad.gzipped()),
+        *(bad.other_version(), bad.other_etag()),
+        *(bad.whole_file(), bad.shifted_range(1), bad.other_total(1), bad.no_content_range(), bad.multipart_range()),
+        *map(bad.status, _STATUSES),
+        *(bad.rate_limited(form) for form in bad.WAIT_FORMS),
     )
-    body = (short_body(1), long_body(1), overrun(1), wrong_bytes(middle), gzipped(), other_version(), other_etag())
-    ranges = (whole_file(), shifted_range(1), other_total(1), no_content_range(), multipart_range())
-    codes = (400, 401, 402, 403, 404, 408, 410, 412, 416, 418, 425, 429, 451, 500, 502, 503, 504)
-    limits = (rate_limited(form, 1) for form in WAIT_FORMS)
-    return (*connection, *framing, *body, *ranges, *map(status, codes), *limits)
 
 
 def random_faults(seed: int, count: int, size: int) -> tuple[Misbehaviour, ...]:
@@ -501,33 +173,25 @@ def random_faults(seed: int, count: int, size: int) -> tuple[Misbehaviour, ...]:
     Equal arguments give equal faults. None of them holds a client up for longer than half a second.
     """
     chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    return tuple(chance.choice(_RECOVERABLE)(chance, size) for _ in range(count))
+    return tuple(_recoverable(chance, size) for _ in range(count))
 
 
-def _position(chance: random.Random, size: int) -> int:
-    return chance.choice([0, 1, max(0, size - 1), chance.randrange(size + 1)])
+def _recoverable(chance: random.Random, size: int) -> Misbehaviour:
+    at = chance.choice([0, 1, max(0, size - 1), chance.randrange(size + 1)])
+    few, seconds = chance.randrange(1, 1000), round(chance.uniform(0, 0.5), 2)
+    return chance.choice(
+        [
+            *(bad.no_answer(), bad.reset_at_once(), bad.not_http(), bad.late(seconds)),
+            *(bad.cut(at), bad.reset(at), bad.stall(at, seconds)),
+            *(bad.chunked(), bad.close_delimited(), bad.broken_chunks()),
+            *(bad.short_body(few), bad.long_body(few), bad.overrun(few), bad.wrong_bytes(at), bad.gzipped()),
+            *(bad.whole_file(), bad.shifted_range(few), bad.no_content_range(), bad.multipart_range()),
+            bad.status(chance.choice(_PASSING)),
+            bad.rate_limited(chance.choice(_NO_WAIT)),
+        ]
+    )
 
 
-_RECOVERABLE: Final[tuple[Callable[[random.Random, int], Misbehaviour], ...]] = (
-    lambda _chance, _size: no_answer(),
-    lambda _chance, _size: reset_at_once(),
-    lambda _chance, _size: not_http(),
-    lambda chance, _size: late(chance.uniform(0, 0.5)),
-    lambda chance, size: cut(_position(chance, size)),
-    lambda chance, size: reset(_position(chance, size)),
-    lambda chance, size: stall(_position(chance, size), chance.uniform(0, 0.5)),
-    lambda _chance, _size: chunked(),
-    lambda _chance, _size: close_delimited(),
-    lambda _chance, _size: broken_chunks(),
-    lambda chance, _size: short_body(chance.randrange(1, 1000)),
-    lambda chance, _size: long_body(chance.randrange(1, 1000)),
-    lambda chance, _size: overrun(chance.randrange(1, 1000)),
-    lambda chance, size: wrong_bytes(chance.randrange(max(1, size))),
-    lambda _chance, _size: gzipped(),
-    lambda _chance, _size: whole_file(),
-    lambda chance, _size: shifted_range(chance.randrange(1, 1000)),
-    lambda _chance, _size: no_content_range(),
-    lambda _chance, _size: multipart_range(),
-    lambda chance, _size: status(chance.choice([408, 425, 429, 500, 502, 503, 504])),
-    lambda chance, _size: rate_limited(chance.choice(["no time", "a past date", "words", "a negative number"])),
-)
+_PASSING: Final = (408, 425, 429, 500, 502, 503, 504)
+_STATUSES: Final = (400, 401, 402, 403, 404, 410, 412, 416, 418, 451, *_PASSING)
+_NO_WAIT: Final = ("no time", "a past date", "words", "a negative number")

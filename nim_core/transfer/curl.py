@@ -36,7 +36,7 @@ _DIAGNOSIS_BYTES: Final = 64 * 1024
 
 _MAX_HEADER_BYTES: Final = 256 * 1024
 _WATCH_SECONDS: Final = 0.5
-_PAUSE_SECONDS: Final = 0.02
+_PAUSE_SECONDS: Final = 0.01
 _WAKE: Final = b"w"
 
 

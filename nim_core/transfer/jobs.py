@@ -20,7 +20,7 @@ SMALL_BYTES: Final = 1 << 20
 
 _MIN_PART_BYTES: Final = 32 << 20
 MAX_PART_BYTES: Final = 128 << 20
-_PARTS_WANTED: Final = 16
+_PARTS_WANTED: Final = 256
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import socket
 from importlib.metadata import version
 
 import pytest
@@ -46,7 +48,8 @@ def has_model(machine, filled):
 def test_a_profile_arrives_whole_and_verified(key, machine, serve):
     served = serve(MODEL, page_size=2)
     machine.environment = served.server.environment(key)
-    ended = machine.run("--manifest-file", served.manifest, "--profiles", served.profile).check()
+    debug = {"NIM_LOG_LEVEL": "DEBUG"}
+    ended = machine.run("--manifest-file", served.manifest, "--profiles", served.profile, env=debug).check()
 
     assert machine.cache.differences(MODEL) == []
     for name in MODEL.files:
@@ -74,7 +77,8 @@ def test_a_profile_arrives_whole_and_verified(key, machine, serve):
             assert value == content.digest(algorithm).value
 
     texts = [ended.said, *(path.read_text() for path in machine.cache.path.glob("receipts/*"))]
-    assert not [secret for secret in KEYS.values() for text in texts if secret in text]
+    secrets = re.compile("|".join([*map(re.escape, KEYS.values()), "Signature=[0-9a-f]", "Bearer [^*]"]))
+    assert [found for text in texts for found in secrets.findall(text)] == []
 
 
 def test_the_key_of_an_outsider_reaches_the_api_and_nothing_else(machine, serve):
@@ -225,7 +229,7 @@ def test_use_cache_fetches_what_is_missing(has_model, serve):
 
 
 # -------------------------------------------------------------------------------------------------------- no network
-@pytest.mark.parametrize("options", ["-a", "-r", "-r --no-dereference", "-rL"])
+@pytest.mark.parametrize("options", ["-a", "-r --no-dereference", "-rL"])
 def test_a_copied_cache_works_without_network_or_key(options, filled, machine, sockets):
     """``cp -a`` keeps times of change, ``cp -r`` does not, ``cp -rL`` makes files of links."""
     filled.cache.copied_to(machine.cache.path, *options.split())
@@ -254,10 +258,12 @@ def test_another_users_cache_works_without_network_or_key(filled, shared_machine
 
 
 def test_use_cache_without_the_model_and_without_network_says_so(machine, filled):
-    machine.environment = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "0", "NGC_API_ENDPOINT": "http://127.0.0.1:9"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"http://127.0.0.1:{server.getsockname()[1]}"
+    machine.environment = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "0", "NGC_API_ENDPOINT": nobody}
     ended = machine.run("--manifest-file", filled.folder / "manifest.yaml", "--use-cache")
     assert ended.code == 39
-    assert "http://127.0.0.1:9" in ended.last
+    assert nobody in ended.last
 
 
 # ---------------------------------------------------------------------------------------------- how it may be written
