@@ -1,8 +1,8 @@
 """
 How many requests a host gets at once, and how many bytes a run takes per second. Pure: time is an argument.
 
-A host begins with a few requests. While more are waiting and the last step brought a tenth more bytes, it gets a
-quarter more; a step that brought nothing is taken back and not tried again for a while. An answer that asks for less
+A host begins with a few requests. While more are waiting and the last step brought a tenth more bytes, it gets twice as
+many; a step that brought nothing is taken back, and later ones are of a quarter, once in a while. An answer that asks for less
 (429, 503) halves the number.
 """
 
@@ -38,6 +38,7 @@ class HostPace:
     _since: float | None = field(default=None, init=False)
     _rate: float = field(default=0.0, init=False)
     _before: int = field(default=0, init=False)
+    _doubling: bool = field(default=True, init=False)
     _hold_until: float = field(default=0.0, init=False)
 
     @property
@@ -52,7 +53,7 @@ class HostPace:
     def refused(self, now: float) -> None:
         """Learn that the host asked for less, at ``now`` seconds."""
         self.allowed = max(1, min(self.allowed, self.in_flight + 1) // 2)
-        self._before = 0
+        self._before, self._doubling = 0, False
         self._hold_until = now + _REFUSED_SECONDS
 
     def adapt(self, now: float, *, waiting: bool) -> None:
@@ -72,10 +73,12 @@ class HostPace:
         self._since, self._bytes = now, 0
         if self._before and rate < self._rate * _GAIN:
             self.allowed, self._before = self._before, 0
+            self._doubling = False
             self._hold_until = now + _HOLD_SECONDS
         elif now >= self._hold_until and self.allowed < self.ceiling:
             self._before, self._rate = self.allowed, rate
-            self.allowed = min(self.ceiling, self.allowed + max(2, self.allowed // 4))
+            step = self.allowed if self._doubling else max(2, self.allowed // 4)
+            self.allowed = min(self.ceiling, self.allowed + step)
 
 
 @define

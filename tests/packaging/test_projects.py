@@ -93,14 +93,17 @@ def test_pytest_is_strict(projects: Projects) -> None:
 
 
 def imported(folder: Path) -> set[str]:
-    """Return the top-level names that the modules below ``folder`` import, anywhere in them."""
+    """Return the top-level names that the modules below ``folder`` import when they run, anywhere in them."""
     names: set[str] = set()
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        nodes = [ast.parse(path.read_text(encoding="utf-8"))]
+        for node in nodes:
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add((node.module or "").partition(".")[0])
+            for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            nodes += [] if for_types else ast.iter_child_nodes(node)
     return names - set(sys.stdlib_module_names)
 
 

@@ -18,18 +18,18 @@ def climb(pace: HostPace, rate_of, seconds: int, start: float = 0.0) -> list[int
 
 
 def test_a_server_that_caps_each_connection_gets_more_of_them():
-    assert climb(HostPace(8, 64), lambda allowed: allowed * 50e6, 30)[-1] >= 60
+    assert climb(HostPace(8, 64), lambda allowed: allowed * 50e6, 30)[-1] == 64
 
 
 def test_where_more_bring_nothing_the_number_goes_back():
     seen = climb(HostPace(8, 64), lambda _allowed: 500e6, 9)
-    assert max(seen) == 10
+    assert max(seen) == 16
     assert seen[-1] == 8
 
 
 def test_it_tries_again_after_a_while():
     seen = climb(HostPace(8, 64), lambda _allowed: 500e6, 40)
-    assert seen.count(10) >= 3
+    assert seen.count(10) >= 2
 
 
 def test_a_refusal_halves_and_holds():
