@@ -10,8 +10,8 @@ what can be wrong is in :mod:`nim_core.testing.bad_answers`::
 
 What a client owes its user whatever the origin does: the right bytes or an error, never wrong bytes, never a wait
 without end. :func:`every_fault` has one of each kind for a test's parameters; :func:`random_faults` draws from those a
-client can recover from by itself. :func:`refusing` and :func:`never_accepting` are ports at which nobody answers; a slow
-or endless TLS handshake is ``keep_waiting`` of :class:`~nim_core.testing.http_server.HttpOrigin`.
+client can recover from by itself. At :func:`refusing` and :func:`never_accepting` nobody answers at all; a slow or
+endless TLS handshake is ``keep_waiting`` of :class:`~nim_core.testing.http_server.HttpOrigin`.
 """
 
 from __future__ import annotations
