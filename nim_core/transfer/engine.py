@@ -347,7 +347,8 @@ class Engine:
         if whole and ended.accepted and not ended.code and ended.error is None:
             decision = Decision(next=Next.DONE)
         else:
-            decision = decide(ended, refusal=sink.refusal, whole=whole, peer=self._peer(flight), now=time.time())
+            peer = self._peer(flight)
+            decision = decide(ended, refusal=sink.refusal, whole=whole, peer=peer, name=task.name, now=time.time())
         self._steps[decision.next](self, flight, decision)
 
     def _peer(self, flight: Flight) -> Peer:

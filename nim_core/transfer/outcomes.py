@@ -113,7 +113,7 @@ _FINAL_CODES: Final[Mapping[int, str | None]] = {
 }
 
 
-def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, now: float) -> Decision:
+def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, name: str, now: float) -> Decision:
     """
     Decide what follows from the end of a request.
 
@@ -122,6 +122,7 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, no
         refusal: Why its sink did not take the answer. None when it did, or when the status already says so.
         whole: Whether all bytes asked for are here.
         peer: Who was asked.
+        name: What the file is called, for messages.
         now: Unix time in seconds, against which dates in headers are read.
     """
     host = peer.origin.host
@@ -131,7 +132,7 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, no
         return _for_data(ended, whole=whole, host=host)
     if refusal is not None:
         step, kind = _REFUSALS[refusal]
-        return Decision(next=step, error=kind(f"{refusal.value}: {host}"))
+        return Decision(next=step, error=kind(f"{refusal.value}: {name} from {host}"))
     if ended.connect_status >= 300 or ended.response.status == 407:
         return _for_proxy(ended.connect_status if ended.connect_status >= 300 else 407, peer)
     if ended.response.status and not (ended.code and ended.response.status < 300):
