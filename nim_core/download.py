@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from attrs import evolve, frozen
 from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
+from nim_core.cache.space import check_answers
 from nim_core.errors import CacheError, ConfigError
 from nim_core.plan import Plan, Present, Target, Wanted
 from nim_core.registry import Registry
@@ -113,11 +115,13 @@ class Missing:
         wanted: Files.
         unlisted: Model URIs whose files are not known.
         named: Every model URI that the user named.
+        ids: Ids of all targets.
     """
 
     wanted: tuple[Wanted, ...]
     unlisted: tuple[ModelUri, ...]
     named: tuple[ModelUri, ...] = ()
+    ids: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.wanted or self.unlisted)
@@ -154,12 +158,25 @@ def download(
         settings=settings,
         observer=observer,
     )
+    check_answers(layout, settings.cache_probe_seconds)
     known: Mapping[ModelUri, Present] = {}
     if options.use_cache and not options.force:
-        targets = tuple(_from_receipt(target, run) for target in targets)
-        known = _trusted(targets, run)
-    fetched = _fetch(_missing(targets, known), known, run)
-    observer.phase("finishing")
+        targets, known = _from_cache(targets, run)
+    with ExitStack() as until_receipts:
+        fetched = _fetch(_missing(targets, known), known, run, until_receipts)
+        return _result(targets, known, fetched, run, started)
+
+
+def _from_cache(targets: tuple[Target, ...], run: Run) -> tuple[tuple[Target, ...], Mapping[ModelUri, Present]]:
+    """Return the targets with the files of model URIs filled in, and what receipts vouch for."""
+    known = tuple(_from_receipt(target, run) for target in targets)
+    return known, _trusted(known, run)
+
+
+def _result(
+    targets: tuple[Target, ...], known: Mapping[ModelUri, Present], fetched: Fetched, run: Run, started: float
+) -> DownloadResult:
+    run.observer.phase("finishing")
     present = {**known, **fetched.present}
     return DownloadResult(
         targets=tuple(_finish(_expanded(target, fetched), present, fetched, run) for target in targets),
@@ -169,11 +186,15 @@ def download(
     )
 
 
-def _fetch(missing: Missing, known: Mapping[ModelUri, Present], run: Run) -> Fetched:
-    if missing:
-        from nim_core.fetching import fetch_missing
+def _fetch(missing: Missing, known: Mapping[ModelUri, Present], run: Run, until_receipts: ExitStack) -> Fetched:
+    if not missing:
+        return _nothing(known, run)
+    from nim_core.fetching import fetch_missing
 
-        return fetch_missing(missing, known, run)
+    return fetch_missing(missing, known, run, until_receipts)
+
+
+def _nothing(known: Mapping[ModelUri, Present], run: Run) -> Fetched:
     plan = Plan(present=tuple(known.values()))
     run.observer.planned(plan)
     return Fetched(expanded={}, present={}, new=frozenset(), plan=plan, bytes_fetched=0)
@@ -220,6 +241,7 @@ def _missing(targets: tuple[Target, ...], known: Mapping[ModelUri, Present]) -> 
         wanted=tuple(dict.fromkeys(item for _, item in _each(targets) if item.uri not in known)),
         unlisted=tuple(target.uri for target in targets if target.uri is not None and not target.files),
         named=named,
+        ids=tuple(target.id for target in targets),
     )
 
 

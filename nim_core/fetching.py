@@ -6,16 +6,20 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from attrs import evolve
+
+from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
+from nim_core.cache.lease import Holder, Lease, lease
 from nim_core.cache.receipts import ReceiptFile
 from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
-from nim_core.download import DownloadOptions, Fetched, Missing, Run
+from nim_core.download import DownloadOptions, Fetched, Missing, Observer, Run
 from nim_core.plan import Fetch, Plan, Present, Wanted
 from nim_core.resolve import Resolver
 from nim_core.transfer.control import control_client
@@ -31,7 +35,7 @@ from nim_core.types import Digest, ModelUri, TransferEvent, UriStyle
 __all__ = ["fetch_missing"]
 
 
-def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run) -> Fetched:
+def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run, until_receipts: ExitStack) -> Fetched:
     """
     Fetch what is missing.
 
@@ -39,6 +43,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run)
         missing: Files, and model URIs to list.
         known: Files that are known to be right without asking.
         run: What the download works with.
+        until_receipts: Keeps the lease of the targets until their receipts are written.
 
     Raises:
         NimError: As :func:`nim_core.download.download`.
@@ -51,13 +56,18 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run)
         fetches = resolver.fetches(wanted, verify=run.options.verify)
         run.observer.phase("verifying")
         here = _already_here(fetches, wanted, resolver, run)
+        held = None
+        if len(here) < len(fetches):
+            held = until_receipts.enter_context(lease(run.layout, missing.ids, partial(_tell_waiting, run.observer)))
+            if held.waited and not run.options.force:
+                here |= _brought(fetches, [item for item in wanted if item.uri not in here], resolver, run)
         plan = Plan(
             fetches=tuple(fetch for identity, fetch in fetches.items() if identity not in here),
             present=(*known.values(), *here.values()),
         )
         run.observer.planned(plan)
         run.observer.phase("fetching")
-        carrier = _Carrier(run, resolver, network)
+        carrier = _Carrier(run, resolver, network, held)
         new = carrier.carry(plan.fetches) if plan.fetches else {}
     return Fetched(
         expanded=expanded,
@@ -66,6 +76,21 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run)
         plan=plan,
         bytes_fetched=carrier.bytes_received,
     )
+
+
+def _tell_waiting(observer: Observer, holder: Holder | None) -> None:
+    observer.phase(f"waiting for {holder or 'another process'}")
+
+
+def _brought(
+    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Resolver, run: Run
+) -> dict[ModelUri, Present]:
+    """Return what the process that was waited for has brought, by its receipt, or by reading what has none."""
+    run = evolve(run, index=ReceiptIndex(run.layout))
+    vouched = {item.uri: run.index.trusted(item) for item in wanted}
+    brought = {identity: present for identity, present in vouched.items() if present is not None}
+    rest = [item for item in wanted if item.uri not in brought]
+    return brought | _already_here({item.uri: fetches[item.uri] for item in rest}, rest, resolver, run)
 
 
 def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
@@ -179,7 +204,9 @@ def _never() -> bool:
 class _Carrier:
     """Has the engine fetch files and puts them into the cache."""
 
-    def __init__(self, run: Run, resolver: Resolver, network: NetworkConfig) -> None:
+    def __init__(self, run: Run, resolver: Resolver, network: NetworkConfig, held: Lease | None) -> None:
+        self._held = held
+        self._done = self._total = 0
         self._run = run
         self._resolver = resolver
         self._network = network
@@ -191,6 +218,7 @@ class _Carrier:
     def carry(self, fetches: Sequence[Fetch]) -> dict[ModelUri, Present]:
         """Fetch, verify and publish ``fetches``; return where they are."""
         jobs = list({job.id: job for job in map(self._job, fetches)}.values())
+        self._total = sum(job.file.size or 0 for job in jobs)
         self._preflight(jobs)
         engine = Engine(
             options=self._engine_options(),
@@ -213,8 +241,7 @@ class _Carrier:
         return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))
 
     def _preflight(self, jobs: Sequence[Job]) -> None:
-        variables = self._run.settings.variables
-        probe(self._run.layout, variables.number("NIM_CACHE_PROBE_TIMEOUT") or 60.0)
+        probe(self._run.layout, self._run.settings.cache_probe_seconds)
         needed = sum(max(0, (job.file.size or 0) - partial_bytes(self._run.layout, job.id)) for job in jobs)
         check_space(self._run.layout.partials, needed, len(jobs))
 
@@ -231,6 +258,10 @@ class _Carrier:
         )
 
     def _emit(self, event: TransferEvent) -> None:
+        if event.kind in {"started", "progress", "restart"}:
+            self._done += event.bytes or 0
+            if self._held is not None:
+                self._held.report(self._done, self._total)
         self._run.observer.event(event)
         self._run.registry.notify(event)
 

@@ -112,6 +112,11 @@ class Settings:
         return Path(self.variables.text("NIM_CACHE_PATH") or "")
 
     @property
+    def cache_probe_seconds(self) -> float:
+        """How long the cache's file system may take to answer."""
+        return self.variables.number("NIM_CACHE_PROBE_TIMEOUT") or 0.0
+
+    @property
     def manifest_path(self) -> Path | None:
         """Manifest the environment names. None when it names none."""
         value = self.variables.text("NIM_MANIFEST_PATH")

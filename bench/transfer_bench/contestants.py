@@ -77,13 +77,13 @@ def curl_parallel(task: Task) -> Command:
     """Return curl with several connections; a large file in ranges, each into a file of its own."""
     if len(task.files) > 1:
         many = CONNECTIONS if task.files[0].size > _SMALL_BYTES else 50
-        return Command(arguments=(*_curl(task), "--parallel", "--parallel-immediate", f"--parallel-max={many}"))
+        return Command(arguments=(*_curl(task), "--parallel", "--parallel-immediate", "--parallel-max", str(many)))
     (content,) = task.files
     step = -(-content.size // CONNECTIONS)
     arguments = [str(task.tools["curl"]), "--parallel", "--parallel-immediate"]
     for first in range(0, content.size, step):
         last = min(content.size, first + step) - 1
-        here = [*_curl_options(task), f"--range={first}-{last}", f"--output=part-{first:015}", task.url(content)]
+        here = [*_curl_options(task), "--range", f"{first}-{last}", "--output", f"part-{first:015}", task.url(content)]
         arguments += [*here, "--next"]
     return Command(arguments=tuple(arguments[:-1]))
 
@@ -114,24 +114,23 @@ def _curl(task: Task) -> list[str]:
 
 
 def _curl_options(task: Task) -> list[str]:
-    trust = [f"--cacert={task.endpoint.ca}"] if task.endpoint.ca else []
+    trust = ["--cacert", str(task.endpoint.ca)] if task.endpoint.ca else []
     return ["--silent", "--show-error", "--fail", *trust]
 
 
 # -------------------------------------------------------------------------------------------------------------- aria2c
 def aria2c(task: Task) -> Command:
-    """Return aria2c -x8 -s8; many small files with 16 at once instead of ranges."""
+    """Return aria2c -x8 -s8; many small files with 50 at once instead of ranges."""
     listed = task.scratch / "aria2c.list"
     lines = [f"{task.url(content)}\n out={content.name}" for content in task.files]
     listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
     small = task.files[0].size <= _SMALL_BYTES
-    split = ["-x1", "-j16"] if small else [f"-x{CONNECTIONS}", f"-s{CONNECTIONS}", "-k16M", "-j2"]
+    split = ["-x1", "-j50"] if small else [f"-x{CONNECTIONS}", f"-s{CONNECTIONS}", "-k16M", "-j2"]
     quiet = ["--quiet", "--summary-interval=0", "--file-allocation=none", "--no-conf"]
     trust = [f"--ca-certificate={task.endpoint.ca}"] if task.endpoint.ca else []
     again = ["--continue=true"] if task.mode is Mode.RESUME else []
-    return Command(
-        arguments=(str(task.tools["aria2c"]), *quiet, *split, *trust, *again, f"--input-file={listed}", f"-d{task.folder}")
-    )
+    where = [f"--input-file={listed}", f"-d{task.folder}"]
+    return Command(arguments=(str(task.tools["aria2c"]), *quiet, *split, *trust, *again, *where))
 
 
 # ------------------------------------------------------------------------------------------------------------------ hf
@@ -170,8 +169,10 @@ def rclone(task: Task) -> Command:
 def aws(task: Task) -> Command:
     """Return aws s3 cp."""
     s3 = _s3(task)
-    arguments = ("--endpoint-url", s3.endpoint, "s3", "cp", f"s3://{s3.bucket}/", ".", "--recursive", "--only-show-errors")
-    return Command(arguments=(str(task.tools["aws"]), *arguments), variables=s3.variables)
+    arguments = ("s3", "cp", f"s3://{s3.bucket}/", ".", "--recursive", "--only-show-errors")
+    return Command(
+        arguments=(str(task.tools["aws"]), "--endpoint-url", s3.endpoint, *arguments), variables=s3.variables
+    )
 
 
 def boto3(task: Task) -> Command:
@@ -225,8 +226,8 @@ _ALL: Final = (
         note="one connection for one file, 8 for shards; then sha256sum of all",
     ),
     Contestant(name="curl, fsync", tool="curl", command=curl_fsync, note="then fsync, as ours does"),
-    Contestant(name="aria2c", tool="aria2c", command=aria2c, note="-x8 -s8 -k16M; small files -x1 -j16"),
-    Contestant(name="hf", tool="hf", command=hf, note="hf download, Xet off, against static answers of the same server"),
+    Contestant(name="aria2c", tool="aria2c", command=aria2c, note="-x8 -s8 -k16M; small files -x1 -j50"),
+    Contestant(name="hf", tool="hf", command=hf, note="hf download, Xet off; the same server answers as a Hub"),
     Contestant(name="s5cmd", tool="s5cmd", command=s5cmd, note="cp -c 8"),
     Contestant(name="rclone", tool="rclone", command=rclone, note="copy --multi-thread-streams=8 --transfers=16"),
     Contestant(name="boto3", tool="boto3", command=boto3, note="download_file, 8 threads"),

@@ -1,4 +1,4 @@
-"""A server that is 50 ms away: nginx in one network namespace, clients in another, a relay with a delay between them."""
+"""A server that is 50 ms away: nginx in one network namespace, clients in another, a relay with a delay between."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def last_line(*files: Path) -> str:
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
         said = [line.strip() for line in lines if line.strip()]
         if said:
-            return said[-1][-200:]
+            return said[-1][:200]
     return "it said nothing"
 
 

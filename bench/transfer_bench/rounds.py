@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from attrs import define, evolve, field, frozen
 
@@ -27,7 +27,7 @@ from transfer_bench.source import check_space, delivered, empty, make_files, war
 from transfer_bench.store import object_store
 from transfer_bench.tools import Toolbox
 
-__all__ = ["Arena", "CaseResult", "KILL_AT", "resume_facts", "run_case"]
+__all__ = ["KILL_AT", "Arena", "CaseResult", "Ground", "resume_facts", "run_case"]
 
 KILL_AT: Final = (0.5, 0.35, 0.65, 0.45, 0.55)
 """Share of the bytes after which a run is killed, round by round."""
@@ -79,7 +79,7 @@ class Arena:
     _web: WebServer | None = None
     _stack: contextlib.ExitStack = field(factory=contextlib.ExitStack)
 
-    def __enter__(self) -> Arena:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -126,6 +126,30 @@ class Arena:
         return self.tools.found["nginx"]
 
 
+@frozen(kw_only=True)
+class Ground:
+    """What all turns of a case have in common."""
+
+    arena: Arena
+    endpoint: Endpoint
+    contents: tuple[Content, ...]
+    mode: Mode
+
+    def task(self, name: str) -> Task:
+        """Return what the contestant ``name`` has to do."""
+        place = "".join(letter if letter.isalnum() else "-" for letter in name)
+        scratch = self.arena.folder / "scratch" / place
+        scratch.mkdir(parents=True, exist_ok=True)
+        return Task(
+            files=self.contents,
+            endpoint=self.endpoint,
+            folder=self.arena.destination / (place if self.mode is Mode.WARM else "files"),
+            scratch=scratch,
+            tools=self.arena.tools.found,
+            mode=self.mode,
+        )
+
+
 def run_case(case: Case, arena: Arena, names: Sequence[str], rounds: int) -> CaseResult:
     """Measure ``rounds`` rounds of the contestants ``names``; what goes wrong is in the result."""
     count, size = amount(case.files, arena.sizes)
@@ -133,7 +157,9 @@ def run_case(case: Case, arena: Arena, names: Sequence[str], rounds: int) -> Cas
     try:
         contents = arena.contents(case.files)
         with arena.endpoint(case.server, contents) as endpoint:
-            _run_rounds(result, arena, endpoint, contents, names, rounds)
+            ground = Ground(arena=arena, endpoint=endpoint, contents=contents, mode=case.mode)
+            for number in range(rounds):
+                _run_round(result, ground, names, number)
     except (Skipped, Failed) as exc:
         return evolve(result, skipped=hide(str(exc), arena))
     finally:
@@ -141,42 +167,18 @@ def run_case(case: Case, arena: Arena, names: Sequence[str], rounds: int) -> Cas
     return result
 
 
-def _run_rounds(
-    result: CaseResult,
-    arena: Arena,
-    endpoint: Endpoint,
-    contents: tuple[Content, ...],
-    names: Sequence[str],
-    rounds: int,
-) -> None:
-    for number in range(rounds):
-        for name in names:
-            if name in result.missing:
-                continue
-            task = _task(arena, endpoint, contents, result.case.mode, name)
-            try:
-                sample = _turn(CONTESTANTS[name], task, arena.tools, number)
-            except (Skipped, Failed) as exc:
-                result.missing[name] = hide(str(exc), arena)
-                result.samples.pop(name, None)
-            else:
-                result.samples.setdefault(name, []).append(sample)
-            _tell(result, name, number)
-    empty(arena.destination)
-
-
-def _task(arena: Arena, endpoint: Endpoint, contents: tuple[Content, ...], mode: Mode, name: str) -> Task:
-    place = "".join(letter if letter.isalnum() else "-" for letter in name)
-    scratch = arena.folder / "scratch" / place
-    scratch.mkdir(parents=True, exist_ok=True)
-    return Task(
-        files=contents,
-        endpoint=endpoint,
-        folder=arena.destination / (place if mode is Mode.WARM else "files"),
-        scratch=scratch,
-        tools=arena.tools.found,
-        mode=mode,
-    )
+def _run_round(result: CaseResult, ground: Ground, names: Sequence[str], number: int) -> None:
+    for name in names:
+        if name in result.missing:
+            continue
+        try:
+            sample = _turn(CONTESTANTS[name], ground.task(name), ground.arena.tools, number)
+        except (Skipped, Failed) as exc:
+            result.missing[name] = hide(str(exc), ground.arena)
+            result.samples.pop(name, None)
+        else:
+            result.samples.setdefault(name, []).append(sample)
+        _tell(result, name, number)
 
 
 def _turn(contestant: Contestant, task: Task, tools: Toolbox, number: int) -> Sample:
@@ -211,11 +213,18 @@ def _check(task: Task) -> None:
 
 
 def _cap_facts(task: Task, sample: Sample) -> dict[str, float]:
-    """Return how many connections a run had and what share of their cap it reached, start and end included."""
+    """
+    Return how many connections a run had and what share of their cap it reached.
+
+    ``of_cap`` counts all of the process, ``of_cap_moving`` the time from the first request to the last byte.
+    """
     assert task.endpoint.log is not None
     time.sleep(_LOG_SETTLES)
-    connections = peak_overlap(parse_log(task.endpoint.log.read_text(encoding="ascii")))
-    return {"connections": connections, "of_cap": task.size / sample.wall / (max(1, connections) * CAP)}
+    requests = [request for request in parse_log(task.endpoint.log.read_text(encoding="ascii")) if request.size]
+    connections = peak_overlap(requests)
+    whole = task.size / (max(1, connections) * CAP)
+    between = max(request.ended for request in requests) - min(request.began for request in requests)
+    return {"connections": connections, "of_cap": whole / sample.wall, "of_cap_moving": whole / between}
 
 
 def _warm_turn(contestant: Contestant, task: Task, number: int) -> Sample:

@@ -8,13 +8,14 @@ from typing import Final
 from attrs import frozen
 
 from transfer_bench.contestants import OURS, OURS_SHA256
-from transfer_bench.records import GIB, MIB
+from transfer_bench.records import MIB, Sample
 from transfer_bench.rounds import CaseResult
 from transfer_bench.stats import ratios, summarize
 
 __all__ = ["Verdict", "judge"]
 
 PART: Final = 128 * MIB
+"""The most that one request of ours asks for."""
 _REFERENCES: Final = frozenset({OURS, OURS_SHA256, "curl, sha256sum", "curl, fsync", "python -c pass"})
 """Not peers: ours, or more than a peer does."""
 
@@ -103,8 +104,10 @@ def _compare(result: CaseResult, target: str, ours: str, theirs: str | None, lim
 def _why(result: CaseResult, *names: str | None) -> str:
     if result.skipped:
         return result.skipped
-    reasons = [f"{name}: {result.missing.get(name, 'not asked for')}" for name in names if name not in result.samples]
-    return "; ".join(reasons)
+    reasons = [
+        f"{name}: {result.missing.get(name, 'not asked for')}" for name in names if name and name not in result.samples
+    ]
+    return "; ".join(reasons) or "no peer was measured"
 
 
 def _cpu(results: Results) -> Iterator[Verdict]:
@@ -140,11 +143,16 @@ def _special(results: Results) -> Iterator[Verdict]:
     if "resume" in results:
         result = results["resume"]
         runs = result.samples.get(OURS, [])
-        found = max((run.extra["twice"] / (max(1, run.extra["connections"]) * PART) for run in runs), default=None)
-        what = _why(result, OURS) if found is None else "bytes sent twice / (connections x 128 MiB), the worst run"
+        found = max((_parts_again(run) for run in runs), default=None)
+        what = _why(result, OURS) if found is None else "bytes sent twice / (connections x part), the worst run"
         yield Verdict(case="resume", target="parts per connection again", limit=1.0, found=found, what=what)
     if "warm" in results:
         yield _figure(results["warm"], "seconds, interpreter start included", 0.3, "")
+
+
+def _parts_again(run: Sample) -> float:
+    part = min(PART, run.extra["part"] or PART)
+    return run.extra["twice"] / (max(1.0, run.extra["connections"]) * part)
 
 
 def _figure(result: CaseResult, target: str, limit: float, key: str, *, at_least: bool = False) -> Verdict:
@@ -165,8 +173,3 @@ def _memory(results: Results) -> Iterator[Verdict]:
         yield Verdict(
             case="all", target="peak memory in MiB", limit=150, found=peaks[worst] / MIB, what=f"the most, in {worst}"
         )
-
-
-def per_gib(cpu: float, size: int) -> float:
-    """Return CPU seconds per GiB."""
-    return cpu / (size / GIB)

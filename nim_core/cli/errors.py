@@ -129,12 +129,14 @@ def _internal(error: BaseException) -> Failure:
     )
 
 
+_KEPT: Final = "what was fetched is kept, the same command goes on with it"
+
 _TABLE: Final[tuple[tuple[type[BaseException], Callable[[Any], Failure]], ...]] = (
     (typer.Exit, _ended),
     (_UsageError, _usage),
     (NimError, _known),
-    (Terminated, lambda _error: Failure(exit_code=143, message="terminated")),
-    (KeyboardInterrupt, lambda _error: Failure(exit_code=130, message="interrupted")),
+    (Terminated, lambda _error: Failure(exit_code=143, message="terminated", hint=_KEPT)),
+    (KeyboardInterrupt, lambda _error: Failure(exit_code=130, message="interrupted", hint=_KEPT)),
     (BrokenPipeError, _broken_pipe),
     (BaseException, _internal),
 )

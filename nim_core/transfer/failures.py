@@ -25,6 +25,9 @@ HTTPCORE_ERRORS: Final = (
     httpcore.UnsupportedProtocol,
 )
 _NO_SUCH_HOST: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+_UNREACHABLE: Final = (
+    "check the address and, in a closed network, HTTPS_PROXY; a complete cache needs no network with --use-cache"
+)
 _CUT_DURING_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _H11_HEADERS_TOO_LARGE: Final = 431
 
@@ -85,7 +88,7 @@ def _connect_failed(exc: Exception, peer: Peer) -> NimError:
         )
     if isinstance(cause, UnicodeError):
         return SourceError(f"not a host name: {peer}")
-    return TransientError(f"cannot connect: {peer} ({_words(exc)})")
+    return TransientError(f"cannot connect: {peer} ({_words(exc)})", hint=_UNREACHABLE)
 
 
 def _broken_protocol(exc: Exception, peer: Peer) -> NimError:

@@ -277,5 +277,5 @@ class FileTask:
             found = computed.get(expected.algorithm, expected)
             if found != expected:
                 where = f" from {self.host}" if self.host else ""
-                return DigestMismatchError(f"wrong content of {self.name}{where}: {found}, not {expected}")
+                return DigestMismatchError(f"wrong content of {self.name}{where}: got {found}, expected {expected}")
         return None

@@ -2,8 +2,8 @@
 How many requests a host gets at once, and how many bytes a run takes per second. Pure: time is an argument.
 
 A host begins with a few requests. While more are waiting and the last step brought a tenth more bytes, it gets twice as
-many; a step that brought nothing is taken back, and later ones are of a quarter, once in a while. An answer that asks for less
-(429, 503) halves the number.
+many; a step that brought nothing is taken back, and later ones are of a quarter, once in a while. An answer that asks
+for less (429, 503) halves the number.
 """
 
 from __future__ import annotations

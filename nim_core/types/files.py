@@ -105,13 +105,13 @@ def check_relative_path(path: str) -> str:
     """
     shown = path.encode("unicode_escape", "backslashreplace").decode("ascii")[:200]
     if not path or path.startswith("/") or _DRIVE.match(path):
-        raise InvalidUriError(f"unsafe file path: {shown!r} is empty or absolute")
+        raise InvalidUriError(f"unsafe file path: '{shown}' is {'absolute' if path else 'empty'}")
     if "\\" in path or _CONTROL.search(path) or any("\ud800" <= c <= "\udfff" for c in path):
-        raise InvalidUriError(f"unsafe file path: {shown!r} has a backslash or control character")
+        raise InvalidUriError(f"unsafe file path: '{shown}' has a backslash or control character")
     for name in path.split("/"):
         fault = _name_fault(name)
         if fault:
-            raise InvalidUriError(f"unsafe file path: {shown!r} {fault}")
+            raise InvalidUriError(f"unsafe file path: '{shown}' {fault}")
     return path
 
 

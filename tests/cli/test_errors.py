@@ -63,8 +63,16 @@ def test_exit_codes_differ_and_leave_the_others_alone() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (KeyboardInterrupt(), 130, "error: interrupted (exit 130)\n"),
-        (Terminated(), 143, "error: terminated (exit 143)\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "error: interrupted (exit 130); hint: what was fetched is kept, the same command goes on with it\n",
+        ),
+        (
+            Terminated(),
+            143,
+            "error: terminated (exit 143); hint: what was fetched is kept, the same command goes on with it\n",
+        ),
         (typer.Exit(0), 0, ""),
         (typer.Exit(3), 3, ""),
         (typer.BadParameter("Not good."), 2, "error: invalid value: Not good (exit 2)\n"),

@@ -161,5 +161,6 @@ def test_signals(slow: subprocess.Popen[str], number: signal.Signals, code: int,
     start = time.monotonic()
     slow.send_signal(number)
     _, text = slow.communicate(timeout=30)
-    assert (slow.returncode, text) == (code, f"error: {word} (exit {code})\n")
+    hint = "what was fetched is kept, the same command goes on with it"
+    assert (slow.returncode, text) == (code, f"error: {word} (exit {code}); hint: {hint}\n")
     assert time.monotonic() - start < 5

@@ -206,7 +206,7 @@ def test_too_little_space_is_seen_before_the_first_byte(machine, connect, mount)
     mount(machine.cache.path, "-t", "tmpfs", "-o", "size=6m", "tmpfs")
     ended = machine.run("--manifest-file", served.manifest)
     assert ended.code == 61
-    assert f"({8 * MEBIBYTE} bytes)" in ended.last
+    assert f"{8 * MEBIBYTE:,} bytes needed" in ended.last
     assert "needed" in ended.last
     assert "free" in ended.last
     assert "NIM_CACHE_PATH" in ended.last
@@ -359,10 +359,9 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(machine, connect):
     assert ranges_of(served, "weights.bin") == [None, f"bytes={3 * MEBIBYTE}-"]
 
 
-@pytest.mark.parametrize("difference", [5, -5])
-def test_a_length_that_is_not_true_once(difference, machine, connect):
+def test_a_length_that_is_not_true_once(machine, connect):
     served = connect(MEDIUM)
-    served.server.faults.add(wrong_length(difference), route="storage", times=1)
+    served.server.faults.add(wrong_length(5), route="storage", times=1)
     machine.run("--manifest-file", served.manifest).check()
     assert machine.cache.differences(MEDIUM) == []
 
@@ -488,8 +487,8 @@ def test_a_token_that_expires_on_the_way(presigned, machine, connect):
 @pytest.mark.parametrize(
     ("sent", "code", "last"),
     [
-        (signal.SIGINT, 130, "error: interrupted (exit 130)"),
-        (signal.SIGTERM, 143, "error: terminated (exit 143)"),
+        (signal.SIGINT, 130, "error: interrupted (exit 130); hint: what was fetched is kept"),
+        (signal.SIGTERM, 143, "error: terminated (exit 143); hint: what was fetched is kept"),
         (signal.SIGKILL, -9, None),
     ],
     ids=["SIGINT", "SIGTERM", "SIGKILL"],

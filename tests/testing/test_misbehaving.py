@@ -318,18 +318,25 @@ UNDERSTOOD = {
 }
 
 
-@pytest.mark.parametrize("form", bad.WAIT_FORMS)
-def test_the_time_to_come_back_is_told_in_every_form(answer, form, monkeypatch):
+@pytest.fixture
+def in_tokyo(monkeypatch):
+    """This process in a time zone far from Greenwich."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+@pytest.mark.parametrize("form", bad.WAIT_FORMS)
+def test_the_time_to_come_back_is_told_in_every_form(answer, form):
     told = answer(bad.rate_limited(form, 100))
     assert told.head.split()[1] == b"429"
     lines = [line.split(": ", 1) for line in told.head.decode().split("\r\n")[1:]]
     wait = parse_retry_after(dict(lines), time.time())
     expected = UNDERSTOOD.get(form)
     assert wait == (expected if expected is None else pytest.approx(expected, abs=2))
-    monkeypatch.undo()
-    time.tzset()
 
 
 # -------------------------------------------------------------------------------------------------- which request, when

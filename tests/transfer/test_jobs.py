@@ -238,7 +238,10 @@ class TestMismatch:
         task.host = "example.com"
         error = task.mismatch((self.CONTENT, self.WRONG), verify=True)
         assert type(error) is DigestMismatchError
-        assert str(error) == f"wrong content of test://repo?file=a/f from example.com: {self.WRONG}, not {self.RIGHT}"
+        assert (
+            str(error)
+            == f"wrong content of test://repo?file=a/f from example.com: got {self.WRONG}, expected {self.RIGHT}"
+        )
 
     def test_digests_that_do_not_count(self):
         assert make_task(5, digests=(self.RIGHT,)).mismatch((self.WRONG,), verify=False) is None

@@ -78,13 +78,13 @@ SAFE = [
 ]
 
 UNSAFE = [
-    ("", "empty or absolute"),
-    ("/", "empty or absolute"),
-    ("/a", "empty or absolute"),
-    ("//a", "empty or absolute"),
-    ("C:/a", "empty or absolute"),
-    ("c:", "empty or absolute"),
-    ("c:relative", "empty or absolute"),
+    ("", "is empty"),
+    ("/", "is absolute"),
+    ("/a", "is absolute"),
+    ("//a", "is absolute"),
+    ("C:/a", "is absolute"),
+    ("c:", "is absolute"),
+    ("c:relative", "is absolute"),
     ("..", "component '..'"),
     ("../a", "component '..'"),
     ("a/../b", "component '..'"),

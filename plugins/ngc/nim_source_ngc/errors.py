@@ -107,7 +107,10 @@ def reading(ref: NgcRef) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, ConfigError) as exc:
-        raise SourceError(f"NGC's answer for {ref} cannot be understood: {_one_line(str(exc))}") from exc
+        raise SourceError(
+            f"NGC's answer for {ref} cannot be understood: {_one_line(str(exc))}",
+            hint="a proxy or a login page may have answered; check NGC_API_ENDPOINT and HTTPS_PROXY",
+        ) from exc
 
 
 def _error(status: int, response: httpx.Response, ref: NgcRef, granted: Pass) -> SourceError:

@@ -107,12 +107,15 @@ def test_terms_not_accepted_on_the_server_itself(open_source, corpus):
     ("value", "bounds"),
     [
         ("17", (17, 17)),
-        (format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5), usegmt=True), (200, 300)),
+        ("in five minutes", (200, 300)),
         ("Wed, 01 Jan 2020 00:00:00 GMT", (0, 0)),
     ],
     ids=["seconds", "date", "past date"],
 )
 def test_retry_after_in_both_forms(source, ngc_server, uri, value, bounds):
+    if value == "in five minutes":  # worked out here, as collecting may be long ago
+        later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
+        value = format_datetime(later, usegmt=True)
     error = refused(source, ngc_server, uri, refusal(429, retry_after=value))
     assert bounds[0] <= error.retry_after <= bounds[1]
 

@@ -1,0 +1,127 @@
+"""Whole downloads, from the listing to the receipt, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+from attrs import define, field, frozen
+
+from nim_core import fetching
+from nim_core.download import DownloadOptions, download
+from nim_core.errors import NimError
+from nim_core.plan import Plan, Target
+from nim_core.settings import Settings
+from nim_core.testing.corpus import Content
+from nim_core.testing.http_server import HttpOrigin, RequestLog
+from nim_core.testing.misbehaving import Script, well_behaved
+from nim_core.transfer.curl import Timeouts
+from nim_core.transfer.engine import EngineOptions
+from nim_core.types import TransferEvent
+from tests.faults.invariants import violations
+from tests.faults.shelf import URI, Shelf, registry_of, snapshot_of
+
+__all__ = ["RIGHT", "Downloads", "Ended", "Observed", "impatient"]
+
+RIGHT = "right bytes"
+"""The outcome that is no error."""
+
+_SECOND = Timeouts(connect=1, idle=1)
+
+
+@define
+class Observed:
+    """What a download says while it works."""
+
+    events: list[TransferEvent] = field(factory=list)
+
+    def phase(self, name: str) -> None: ...
+
+    def planned(self, plan: Plan) -> None: ...
+
+    def event(self, event: TransferEvent) -> None:
+        self.events.append(event)
+
+
+@frozen(kw_only=True)
+class Ended:
+    """
+    How a download ended.
+
+    Attributes:
+        error: None when it succeeded.
+        faults: What is wrong with the cache now; empty when nothing is.
+        visible: Blobs, links and receipts that are there.
+        left: What is beneath ``tmp``.
+        requests: How many requests for files there were.
+        seconds: How long it took.
+    """
+
+    error: NimError | None
+    faults: list[str]
+    visible: list[str]
+    left: list[str]
+    requests: int
+    seconds: float
+
+    @property
+    def outcome(self) -> str:
+        """:data:`RIGHT`, or the name of the error."""
+        return RIGHT if self.error is None else type(self.error).__name__
+
+
+@define
+class Downloads:
+    """
+    Downloads the model of a shelf into one cache.
+
+    Attributes:
+        cache: Its folder.
+        installed: Where the shelf's plugin is installed.
+        environment: Set besides what makes it retry three times, at once.
+    """
+
+    cache: Path
+    installed: Path
+    environment: Mapping[str, str] = field(factory=dict)
+
+    def from_shelf(self, files: Mapping[str, Content], script: Script = well_behaved, **options: object) -> Ended:
+        """Serve ``files`` as ``script`` says and download them; options as for :class:`Shelf`."""
+        log = RequestLog()
+        with HttpOrigin("shelf", Shelf(files, script, **options), log=log) as origin:
+            began = time.monotonic()
+            error = self.fetch(origin.url)
+            seconds = time.monotonic() - began
+        links = [path for path in snapshot_of(self.cache).rglob("*") if not path.is_dir()]
+        seen = [*self.cache.glob("*/hub/*/blobs/*"), *links, *self.cache.glob("receipts/*")]
+        return Ended(
+            error=error,
+            faults=violations(self.cache, files, complete=error is None),
+            visible=sorted(str(path.relative_to(self.cache)) for path in seen),
+            left=sorted(path.name for path in self.cache.glob("tmp/*")),
+            requests=log.count(path="/files/*"),
+            seconds=seconds,
+        )
+
+    def fetch(self, url: str) -> NimError | None:
+        """Download from the shelf at ``url`` and return the error, if there was one."""
+        retrying = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "3", "NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS": "1"}
+        settings = Settings({"SHELF_URL": url, **retrying, **self.environment})
+        registry = registry_of(self.installed, settings)
+        target = Target(id="shelf", label="shelf", uri=registry.parse_uri(URI))
+        try:
+            download((target,), DownloadOptions(cache_path=self.cache), registry, settings, Observed())
+        except NimError as exc:
+            return exc
+        return None
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """Have engines wait a second where they would wait half a minute."""
+    with mock.patch.object(fetching, "EngineOptions", partial(EngineOptions, timeouts=_SECOND)):
+        yield
