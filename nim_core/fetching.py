@@ -88,9 +88,16 @@ def _brought(
     """Return what the process that was waited for has brought, by its receipt, or by reading what has none."""
     run = evolve(run, index=ReceiptIndex(run.layout))
     vouched = {item.uri: run.index.trusted(item) for item in wanted}
-    brought = {identity: present for identity, present in vouched.items() if present is not None}
+    brought = {uri: present for uri, present in vouched.items() if present is not None and _is(fetches[uri], present)}
     rest = [item for item in wanted if item.uri not in brought]
     return brought | _already_here({item.uri: fetches[item.uri] for item in rest}, rest, resolver, run)
+
+
+def _is(fetch: Fetch, present: Present) -> bool:
+    """Whether a receipt tells of the content that is listed now, and not of an earlier one of the same name."""
+    listed = fetch.file.digests
+    seen = not listed or not set(listed).isdisjoint(present.digests)
+    return seen and fetch.file.size in {None, present.size} and _holds(listed, present.digests)
 
 
 def _endpoints(missing: Missing, run: Run) -> Iterable[str]:

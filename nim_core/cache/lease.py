@@ -94,7 +94,7 @@ def lease(layout: Layout, ids: Iterable[str], waiting: Callable[[Holder | None],
     held: dict[Path, int] = {}
     waited = False
     try:
-        with contextlib.suppress(CacheError):
+        with contextlib.suppress(CacheError, OSError):
             folder = make_folder(layout.path, "tmp")
             for name in sorted(set(ids)):  # one order for all, so that two processes never wait for each other
                 path = folder / f"lease.{name}"

@@ -144,6 +144,8 @@ class _Transfer:
     gate: Callable[[int], bool] | None = None
     paused: bool = False
     began: float = 0.0
+    sockets: list[socket.socket] = field(factory=list)
+    connected_at: float | None = None
     touched: float = 0.0
     stalled: str = ""
 
@@ -178,17 +180,15 @@ class _Transfer:
         self.response.body += data
         return None
 
+    def note_connection(self, now: float) -> None:
+        """Remember when a connection was first seen; libcurl tells only after the TLS handshake."""
+        if self.connected_at is None and any(map(_is_connected, self.sockets)):
+            self.connected_at = now
+
     def judge(self) -> bool:
         if self.accepted is None:
             self.accepted = self.sink.accepts(self.response)
         return self.accepted
-
-
-class _Socket(socket.socket):
-    """A socket that libcurl's binding duplicates and then drops; closed with it, and without a warning."""
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class CurlLoop:
@@ -307,15 +307,15 @@ class CurlLoop:
 
     def _standstill(self, transfer: _Transfer, now: float) -> tuple[str, float, float]:
         """Return what a request waits for, for how many seconds, and how many it may."""
-        curl, limits = transfer.handle, self._timeouts
-        elapsed = now - transfer.began
-        sent, connected = curl.getinfo(pycurl.PRETRANSFER_TIME), curl.getinfo(pycurl.CONNECT_TIME)
+        limits, elapsed = self._timeouts, now - transfer.began
+        sent = transfer.handle.getinfo(pycurl.PRETRANSFER_TIME)
+        transfer.note_connection(now)
         if transfer.touched:
             return "no data from", now - transfer.touched, limits.idle
         if sent:
             return "no answer from", elapsed - sent, limits.answer
-        if connected:
-            return "no TLS handshake with", elapsed - connected, limits.tls
+        if transfer.connected_at is not None:
+            return "no TLS handshake with", now - transfer.connected_at, limits.tls
         return "no connection to", elapsed, limits.connect
 
     def _stall(self, transfer: _Transfer, what: str, seconds: float = 0.0) -> None:
@@ -368,8 +368,8 @@ class CurlLoop:
             pycurl.HEADERFUNCTION: transfer.on_header,
             pycurl.WRITEFUNCTION: transfer.on_body,
         }
-        if proxy is None:
-            options[pycurl.OPENSOCKETFUNCTION] = partial(self._open_socket, transfer)
+        options[pycurl.OPENSOCKETFUNCTION] = partial(self._open_socket, transfer, proxy is None)
+        options[pycurl.REQUEST_TARGET] = _request_target(url, proxied=proxy is not None)
         options.update(self._trust())
         return options
 
@@ -381,13 +381,16 @@ class CurlLoop:
             options |= {pycurl.CAPATH: str(self._network.ca_path), pycurl.PROXY_CAPATH: str(self._network.ca_path)}
         return options
 
-    def _open_socket(self, transfer: _Transfer, _purpose: int, address: Any) -> Any:
+    def _open_socket(self, transfer: _Transfer, direct: bool, _purpose: int, address: Any) -> Any:
         family, kind, protocol, target = address
         host = origin(transfer.request.url.reveal()).host
-        if refused_address(target[0], self._network, host=host, from_outside=transfer.request.from_outside):
+        outside = transfer.request.from_outside
+        if direct and refused_address(target[0], self._network, host=host, from_outside=outside):
             transfer.error = SourceError(f"refused to connect to a link-local or metadata address: {host}")
             return pycurl.SOCKET_BAD
-        return _Socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        transfer.sockets.append(made)
+        return made
 
     def _on_socket(self, what: int, handle: int, _multi: object, _data: object) -> None:
         mask = {pycurl.POLL_IN: select.EPOLLIN, pycurl.POLL_OUT: select.EPOLLOUT}.get(
@@ -400,6 +403,7 @@ class CurlLoop:
         elif handle in self._watched:
             self._epoll.modify(handle, mask)
         else:
+            os.set_inheritable(handle, False)  # noqa: FBT003 - libcurl has a duplicate, made without close-on-exec
             self._watched.add(handle)
             self._epoll.register(handle, mask)
 
@@ -419,6 +423,9 @@ class CurlLoop:
     def _end(self, curl: Any, code: int, message: str, *, seconds: float | None = None) -> None:
         transfer = self._active.pop(curl)
         self._multi.remove_handle(curl)
+        transfer.note_connection(time.monotonic())
+        for item in transfer.sockets:
+            item.close()
         accepted = transfer.accepted if code else _judge_quietly(transfer)
         ended = Ended(
             response=transfer.response,
@@ -427,7 +434,7 @@ class CurlLoop:
             message=message,
             error=transfer.error,
             address=curl.getinfo(pycurl.PRIMARY_IP) or "",
-            connected=bool(transfer.response.status or curl.getinfo(pycurl.PRETRANSFER_TIME)),
+            connected=bool(transfer.response.status) or transfer.connected_at is not None,
             seconds=curl.getinfo(pycurl.TOTAL_TIME) if seconds is None else seconds,
             stalled=transfer.stalled,
             connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
@@ -437,8 +444,10 @@ class CurlLoop:
         transfer.done(ended)
 
     def _close(self) -> None:
-        for curl in self._active:
+        for curl, transfer in self._active.items():
             self._multi.remove_handle(curl)
+            for item in transfer.sockets:
+                item.close()
             curl.close()
         for curl in self._idle:
             curl.close()
@@ -447,6 +456,25 @@ class CurlLoop:
         self._epoll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _is_connected(item: socket.socket) -> bool:
+    try:
+        item.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _request_target(url: str, *, proxied: bool) -> str:
+    """Return what the request line names, byte for byte; libcurl would write escapes in its own way."""
+    scheme, _, rest = url.partition("#")[0].partition("://")
+    if proxied and scheme.lower() == "http":
+        return f"{scheme}://{rest}"
+    slash, question = rest.find("/"), rest.find("?")
+    if slash < 0 or 0 <= question < slash:
+        return f"/{rest[question:]}" if question >= 0 else "/"
+    return rest[slash:]
 
 
 def _judge_quietly(transfer: _Transfer) -> bool:

@@ -21,6 +21,12 @@ from nim_core.types import Digest
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
 FILE = ReceiptFile(
     path="données/a b.txt",
     uri="test://org/name:v1?file=données/a b.txt",
@@ -144,16 +150,7 @@ class TestReading:
         assert read_receipt(path) is None
 
     @unhurried
-    @given(
-        st.recursive(
-            st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5)),
-            lambda inner: st.one_of(
-                st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
-            ),
-            max_leaves=6,
-        ),
-        st.sampled_from(["id", "label", "created", "plugins", "files", "format"]),
-    )
+    @given(JSON, st.sampled_from(["id", "label", "created", "plugins", "files", "format"]))
     def test_no_content_is_an_error(self, layout, value, key):
         path = write_receipt(layout, RECEIPT)
         path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))

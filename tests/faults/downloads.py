@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -25,10 +26,15 @@ from nim_core.types import TransferEvent
 from tests.faults.invariants import violations
 from tests.faults.shelf import URI, Shelf, registry_of, snapshot_of
 
-__all__ = ["RIGHT", "Downloads", "Ended", "Observed", "impatient"]
+__all__ = ["ENDLESS", "RIGHT", "Downloads", "Ended", "Observed", "impatient"]
 
 RIGHT = "right bytes"
 """The outcome that is no error."""
+
+ENDLESS = "no end"
+"""The outcome of a download that had to be ended by closing its origin."""
+
+_LONGEST_SECONDS = 20.0
 
 _SECOND = Timeouts(connect=1, idle=1)
 
@@ -54,6 +60,7 @@ class Ended:
 
     Attributes:
         error: None when it succeeded.
+        endless: Whether it went on until its origin was closed.
         faults: What is wrong with the cache now; empty when nothing is.
         visible: Blobs, links and receipts that are there.
         left: What is beneath ``tmp``.
@@ -62,6 +69,7 @@ class Ended:
     """
 
     error: NimError | None
+    endless: bool
     faults: list[str]
     visible: list[str]
     left: list[str]
@@ -70,7 +78,9 @@ class Ended:
 
     @property
     def outcome(self) -> str:
-        """:data:`RIGHT`, or the name of the error."""
+        """:data:`RIGHT`, :data:`ENDLESS`, or the name of the error."""
+        if self.endless:
+            return ENDLESS
         return RIGHT if self.error is None else type(self.error).__name__
 
 
@@ -91,15 +101,17 @@ class Downloads:
 
     def from_shelf(self, files: Mapping[str, Content], script: Script = well_behaved, **options: object) -> Ended:
         """Serve ``files`` as ``script`` says and download them; options as for :class:`Shelf`."""
-        log = RequestLog()
+        log, given_up = RequestLog(), threading.Event()
         with HttpOrigin("shelf", Shelf(files, script, **options), log=log) as origin:
             began = time.monotonic()
-            error = self.fetch(origin.url)
+            with _limited(origin, given_up):
+                error = self.fetch(origin.url)
             seconds = time.monotonic() - began
         links = [path for path in snapshot_of(self.cache).rglob("*") if not path.is_dir()]
         seen = [*self.cache.glob("*/hub/*/blobs/*"), *links, *self.cache.glob("receipts/*")]
         return Ended(
             error=error,
+            endless=given_up.is_set(),
             faults=violations(self.cache, files, complete=error is None),
             visible=sorted(str(path.relative_to(self.cache)) for path in seen),
             left=sorted(path.name for path in self.cache.glob("tmp/*")),
@@ -118,6 +130,23 @@ class Downloads:
         except NimError as exc:
             return exc
         return None
+
+
+@contextlib.contextmanager
+def _limited(origin: HttpOrigin, given_up: threading.Event) -> Iterator[None]:
+    """Close ``origin`` when what is done meanwhile takes too long, which ends any download from it."""
+
+    def give_up() -> None:
+        given_up.set()
+        origin.__exit__(None, None, None)
+
+    timer = threading.Timer(_LONGEST_SECONDS, give_up)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -245,8 +244,8 @@ HEAD = """# What becomes of a download when the origin misbehaves
 
 <!-- Made by `NIM_TEST_FAULTS=write pytest tests/faults/test_matrix.py`; do not edit. -->
 
-Observed, not intended: each cell is the outcome of a real download, from the listing to the receipt, of one file from an
-origin on this machine that does what the row says. `ok` is the right bytes, published with a receipt. Otherwise the
+Observed, not intended: each cell is the outcome of a real download, from the listing to the receipt, of one file from
+an origin on this machine that does what the row says. `ok` is the right bytes, published with a receipt. Otherwise the
 error, whose [exit code](reference/exit-codes.md) tells a script what happened; nothing is visible then, and the same
 download from an origin that behaves succeeds. Each request was tried again three times, an idle connection was given up
 after a second.

@@ -88,7 +88,7 @@ class Bench:
             options=EngineOptions(**{"backoff": 0.01, "retries": 3, **options}),
             network=network_config(Settings(environ or {}), [self.origin.url]),
             folder=self.partials,
-            publish=lambda batch: self.publish(batch),
+            publish=self.publish,
             emit=self.events.append,
         )
         engine.run(jobs)

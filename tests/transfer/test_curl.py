@@ -209,10 +209,7 @@ class TestRequests:
             "/a?b?c=d&&e",
             "/..%2F..%2Fetc",
             "/~[]{}|^`!$'()*,",
-            pytest.param(
-                "/a%2fb%c3%a4",
-                marks=pytest.mark.xfail(strict=True, reason="libcurl writes escapes in the path in upper case"),
-            ),
+            "/a%2fb%c3%a4",
         ],
     )
     def test_urls_are_sent_byte_for_byte(self, loop, origin, site, target):
@@ -317,12 +314,10 @@ class TestFailures:
         ended, _ = ask(loop, "http://name.invalid/f")
         assert (ended.code, ended.response.status) == (pycurl.E_COULDNT_RESOLVE_HOST, 0)
 
-    @pytest.mark.xfail(strict=True, reason="libcurl gives a PRETRANSFER_TIME for connections that failed too")
     @pytest.mark.parametrize("url", ["http://127.0.0.1:9/f", "http://name.invalid/f", "http://169.254.169.254/f"])
     def test_whether_there_was_a_connection(self, loop, url):
         assert not ask(loop, url)[0].connected
 
-    @pytest.mark.xfail(strict=True, reason="libcurl gives no CONNECT_TIME before the handshake is over")
     def test_a_handshake_that_stands_still(self):
         loop = make_loop(timeouts=Timeouts(connect=20, tls=0.6, answer=20, idle=20))
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -482,7 +477,6 @@ def inheritable():
     return {handle for handle in handles if os.get_inheritable(handle)}
 
 
-@pytest.mark.xfail(strict=True, reason="pycurl duplicates the sockets it is given without close-on-exec")
 def test_programs_that_are_started_inherit_nothing(origin):
     before = inheritable()
     loop = make_loop()
