@@ -177,6 +177,8 @@ class Engine:
         self._scratch.remove()
         for task in tasks:
             if task.partial is not None and task.stage is not Stage.DONE:
+                for part in task.parts:
+                    task.checkpoint(part)
                 task.partial.close()
 
     # ------------------------------------------------------------------------------------------ which request is next

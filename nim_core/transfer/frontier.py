@@ -108,7 +108,7 @@ class Frontier:
 
     def _leave(self, part: Part) -> None:
         claim, self._claim = self._claim, None
-        if claim is not None and claim[1] != part.claimed:
+        if claim is not None and claim[1] != part.crc:
             self._digest, self.position = claim[0], part.offset
             part.reset()
             if not self.abandoned:

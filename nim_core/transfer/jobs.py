@@ -74,7 +74,7 @@ class Part:
         length: Bytes. None for the only part of a file of unknown size.
         done: Bytes that are in the data file.
         crc: CRC-32C of those bytes as they came from the network.
-        claimed: The CRC an earlier process left for the whole part, until it has been checked.
+        claimed: Bytes that an earlier process left, until the part has been read and its CRC is right. None: none.
         failures: Requests that ended badly since the last progress.
         in_flight: Whether a request for it is under way.
         not_before: Monotonic time in seconds before which it is not asked for again.
@@ -233,7 +233,8 @@ class FileTask:
         for part in self.parts:
             record = self.partial.finished.get(part.number)
             if record is not None and part.length is not None:
-                part.done, part.claimed = part.length, record.crc
+                part.done = part.claimed = part.length if record.done is None else min(record.done, part.length)
+                part.crc = record.crc
 
     def wants(self, now: float) -> bool:
         """Whether a part could be asked for at ``now`` (monotonic, seconds)."""
@@ -260,6 +261,11 @@ class FileTask:
         """Write a finished part down."""
         if self.partial is not None and self.size is not None and not self.single:
             self.partial.finish_part(PartRecord(number=part.number, crc=part.crc))
+
+    def checkpoint(self, part: Part) -> None:
+        """Write down how far an unfinished part is, so that no more than what follows has to be fetched again."""
+        if self.partial is not None and self.size is not None and not self.single and part.done and not part.complete:
+            self.partial.finish_part(PartRecord(number=part.number, crc=part.crc, done=part.done))
 
     def mismatch(self, digests: Iterable[Digest], *, verify: bool) -> NimError | None:
         """

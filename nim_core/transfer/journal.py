@@ -6,7 +6,7 @@ A partial is a folder, named by what is fetched and by who fetches it::
     tmp/<file id>.<owner id>/
         owner       held locked by the living owner; {"pid", "host"}
         data        the bytes, at their places
-        journal     one JSON line for the file, then one per finished part
+        journal     one JSON line for the file, then one per part, finished or as far as it is
 
 A journal line for a part carries the CRC-32C of its bytes as they came from the network, so no line has to be trusted:
 on resume each part named is read once, which the digest of the whole needs anyway, and one that does not match is
@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 __all__ = ["FileRecord", "PartRecord", "Partial", "open_partial"]
 
@@ -64,10 +64,23 @@ class FileRecord:
 
 @frozen(kw_only=True)
 class PartRecord:
-    """A finished part: its number and the CRC-32C of its bytes."""
+    """
+    What there is of a part.
+
+    Attributes:
+        number: Counted from 0.
+        crc: CRC-32C of the bytes.
+        done: How many bytes, from the part's beginning. None for all.
+    """
 
     number: int
     crc: int
+    done: int | None = None
+
+    def line(self) -> bytes:
+        """Return the part's line of the journal."""
+        value = {"part": self.number, "crc": self.crc}
+        return _line(value if self.done is None else {**value, "done": self.done})
 
 
 @define
@@ -100,10 +113,10 @@ class Partial:
         os.ftruncate(self.data, record.size)
 
     def finish_part(self, part: PartRecord) -> None:
-        """Record a finished part, unless the partial never began, its size being unknown."""
+        """Record what there is of a part, unless the partial never began, its size being unknown."""
         self.finished[part.number] = part
         if self._journal >= 0:
-            os.write(self._journal, _line({"part": part.number, "crc": part.crc}))
+            os.write(self._journal, part.line())
 
     def close(self) -> None:
         """Let go of the partial; it stays for whoever comes next."""
@@ -133,7 +146,7 @@ class Partial:
             "validator": record.validator,
             "digests": list(record.digests),
         }
-        lines = [_line(head), *(_line({"part": p.number, "crc": p.crc}) for p in self.finished.values())]
+        lines = [_line(head), *(part.line() for part in self.finished.values())]
         temporary.unlink(missing_ok=True)
         with temporary.open("xb") as journal:
             journal.writelines(lines)
@@ -262,11 +275,20 @@ def _read_journal(path: Path) -> tuple[FileRecord | None, dict[int, PartRecord]]
     for line in lines[1:]:
         try:
             value = json.loads(line)
-            part = PartRecord(number=int(value["part"]), crc=int(value["crc"]))
+            part = _part_record(value)
         except (ValueError, LookupError, TypeError, OverflowError):
             break
         finished[part.number] = part
     return head, finished
+
+
+def _part_record(value: dict[str, Any]) -> PartRecord:
+    part = PartRecord(number=int(value["part"]), crc=int(value["crc"]))
+    if "done" not in value:
+        return part
+    if int(value["done"]) < 0:
+        raise ValueError(f"not a number of bytes: {value['done']!r}")
+    return evolve(part, done=int(value["done"]))
 
 
 def _file_record(value: dict[str, Any]) -> FileRecord:

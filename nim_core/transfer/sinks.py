@@ -135,6 +135,7 @@ class FileSink(_Sink):
         self._since_poke += len(data)
         if self._since_poke >= _POKE_BYTES:
             self._since_poke = 0
+            self.task.checkpoint(self.part)
             self._poke()
 
     def _write_all(self, data: bytes, position: int) -> None:

@@ -423,6 +423,46 @@ def test_resume_in_another_process_fetches_only_what_is_missing(bench, site, pat
     assert bench.contents["f"] == site.files["/f"].data()
 
 
+def _stop_at(site, size):
+    """Let the last part of a file be cut in the middle, then refused."""
+
+    def script(request, _count):
+        wanted = request.header("Range") or ""
+        if wanted == f"bytes=67108864-{size - 1}":
+            answer = serve_content(request, site.files["/f"], etag=strong_etag(site.files["/f"]))
+            return Response(status=206, headers=answer.headers, body=answer.body, cut_at=4_000_000)
+        return Response(status=402) if wanted > "bytes=67108864" else None
+
+    return script
+
+
+def test_resume_goes_on_within_a_part(bench, site, pattern):
+    site.files["/f"] = pattern(LARGE)
+    site.script = _stop_at(site, LARGE)
+    with pytest.raises(EntitlementError):
+        bench.run(bench.job("/f"), connections=1)
+    site.script = None
+    site.requests.clear()
+    bench.run(bench.job("/f"))
+    (wanted,) = site.ranges()
+    assert int(wanted.removeprefix("bytes=").partition("-")[0]) > 67108864
+    assert bench.contents["f"] == site.files["/f"].data()
+
+
+def test_damage_within_an_unfinished_part_is_found(bench, site, pattern):
+    site.files["/f"] = pattern(LARGE)
+    site.script = _stop_at(site, LARGE)
+    with pytest.raises(EntitlementError):
+        bench.run(bench.job("/f"), connections=1)
+    (folder,) = bench.partials.iterdir()
+    with (folder / "data").open("r+b") as data:
+        data.seek(67108864 + 10)
+        data.write(b"damage")
+    site.script = None
+    bench.run(bench.job("/f"))
+    assert bench.contents["f"] == site.files["/f"].data()
+
+
 def test_a_damaged_part_is_fetched_again_alone(bench, site, pattern):
     site.files["/f"] = pattern(LARGE)
     site.script = lambda request, _count: (

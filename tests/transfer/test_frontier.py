@@ -71,7 +71,8 @@ class File:
         part = self.task.parts[number]
         content = with_flipped_byte(self.content, part.offset + part.length // 2) if damaged else self.content
         os.pwrite(self.partial.data, content.read(part.offset, part.offset + part.length), part.offset)
-        part.done, part.claimed = part.length, crc32c(self.bytes_of(part, 0, part.length))
+        part.done = part.claimed = part.length
+        part.crc = crc32c(self.bytes_of(part, 0, part.length))
 
     def bytes_of(self, part, start, stop):
         return self.content.read(part.offset + start, part.offset + stop)

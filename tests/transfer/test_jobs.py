@@ -179,9 +179,22 @@ class TestFileTask:
         partial.finish_part(PartRecord(number=2, crc=22))
         partial.finish_part(PartRecord(number=7, crc=33))
         task.adopt()
-        assert [part.claimed for part in task.parts] == [11, None, 22]
+        assert [part.claimed for part in task.parts] == [MIN_PART_BYTES, None, MIN_PART_BYTES]
+        assert [part.crc for part in task.parts] == [11, 0, 22]
         assert [part.complete for part in task.parts] == [True, False, True]
         assert task.received == 2 * MIN_PART_BYTES
+
+    def test_adopting_a_part_that_is_not_finished(self, partial):
+        task = make_task(2 * MIN_PART_BYTES)
+        task.partial = partial
+        partial.begin(task.record())
+        partial.finish_part(PartRecord(number=0, crc=11, done=1000))
+        partial.finish_part(PartRecord(number=1, crc=22, done=MIN_PART_BYTES + 1))
+        task.adopt()
+        assert [(part.done, part.crc, part.complete) for part in task.parts] == [
+            (1000, 11, False),
+            (MIN_PART_BYTES, 22, True),
+        ]
 
     def test_a_single_stream_adopts_nothing(self, partial):
         task = make_task(MIN_PART_BYTES)
