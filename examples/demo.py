@@ -1,5 +1,5 @@
 """
-The product in half a minute: a model comes from a server on this machine into a cache, verified; then without the server.
+The product in half a minute: a model comes from a server here into a cache, verified; then again without the server.
 
 Everything typed here is what a user would type. No credential and no network beyond this machine is used.
 """

@@ -95,7 +95,9 @@ def shelves():
 @pytest.fixture
 def registry(shelves):
     def spec(scheme, style):
-        make = lambda context: shelves[scheme](context)  # noqa: E731 - a test may put another shelf there
+        def make(context):
+            return shelves[scheme](context)
+
         return SourceSpec(name=scheme, schemes=(scheme,), uri_style=style, summary="", factory=make)
 
     sources = tuple(spec(scheme, style) for scheme, style in SCHEMES.items())

@@ -8,11 +8,12 @@ sees a name therefore sees verified bytes, after a crash too.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ from nim_core.transfer.storage import storage_error
 
 __all__ = ["Store", "Stored"]
 
+_WORTH_A_FLUSH: Final = 8
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -55,12 +58,15 @@ class Store:
             CacheError: In its most fitting subclass; files of the batch not visible yet stay invisible.
         """
         try:
-            moved = [self._store(fetch, verified) for fetch, verified in batch]
+            files = list(batch)
+            _make_durable([verified.path for _, verified in files if not verified.outside])
+            moved = [self._store(fetch, verified) for fetch, verified in files]
             inside = [stored for stored in moved if stored.link is not None]
             for folder in {stored.blob.parent for stored in inside}:
                 sync_folder(folder)
-            for stored in inside:
-                self.link(stored.fetch, stored.blob)
+            links = [self.link(stored.fetch, stored.blob) for stored in inside]
+            for folder in {link.parent for link in links if link is not None}:
+                sync_folder(folder)
         except OSError as exc:
             raise storage_error(exc, self._layout.path) from exc
         return moved
@@ -89,7 +95,6 @@ class Store:
         blob = folder / (fetch.file.blob_name or _content_name(verified))
         if blob.name in {digest.value for digest in verified.digests}:
             _keep_time(verified, blob)
-        _sync_file(verified.path)
         _move(verified.path, blob)
         return Stored(fetch=fetch, verified=verified, blob=blob, link=self._link_path(fetch))
 
@@ -102,6 +107,26 @@ class Store:
                 return
         folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/{path.parent.relative_to(repo)}")
         _replace(folder, path.name, lambda temporary: temporary.write_bytes(content))
+
+
+def _make_durable(paths: Sequence[Path]) -> None:
+    """Bring files to the disk; many of them by one flush of their file system, which costs little more than for one."""
+    if len(paths) < _WORTH_A_FLUSH:
+        for path in paths:
+            _sync_file(path)
+        return
+    for folder in {path.parent for path in paths}:
+        _flush(folder)
+
+
+def _flush(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(handle) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(handle)
 
 
 def _content_name(verified: Verified) -> str:
