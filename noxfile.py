@@ -33,6 +33,9 @@ PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
 ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
+APART = ("integration", "packaging", "faults", "crash")
+"""Folders of tests that have sessions of their own."""
+
 NO_PLUGINS = (
     "from importlib.metadata import entry_points; found = entry_points(group='nim_core.plugins'); "
     "raise SystemExit(f'plugins are installed here: {found}' if found else 0)"
@@ -53,7 +56,21 @@ def core(session: nox.Session) -> None:
     """Test the core with no plugin installed."""
     install(session, [], groups=["tests"])
     session.run("python", "-c", NO_PLUGINS)
-    session.run("pytest", "tests", "--ignore=tests/integration", "--ignore=tests/packaging", *session.posargs)
+    session.run("pytest", "tests", *(f"--ignore=tests/{name}" for name in APART), *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Put every fault of the misbehaving origin to the engine; prints the table of outcomes."""
+    install(session, [], groups=["tests"])
+    session.run("pytest", "tests/faults", "-s", *session.posargs)
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Kill downloads at random moments, and take the power away, and see what is left."""
+    install(session, [], groups=["tests"])
+    session.run("pytest", "tests/crash", "-s", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -80,7 +97,8 @@ def minimum(session: nox.Session) -> None:
     session.install("--resolution=lowest-direct", *editables(PLUGINS), "--group=tests")
     session.run("uv", "pip", "freeze", external=True)
     folders = existing("tests", *(f"plugins/{name}/tests" for name in PLUGINS))
-    arguments = ("--config-file=pyproject.toml", *folders, *ELSEWHERE, *session.posargs)
+    slow = ("--ignore=tests/faults", "--ignore=tests/crash")
+    arguments = ("--config-file=pyproject.toml", *folders, *ELSEWHERE, *slow, *session.posargs)
     session.run("pytest", *arguments, env=test_environment())
 
 
