@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ _PROBE_BYTES: Final = 512 * MIB
 def main() -> None:
     """Measure, print, and keep it when asked to."""
     arguments = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends servers and children, too
     tools = install_tools(arguments.install) if arguments.install else find_tools(None)
     for name, reason in tools.missing.items():
         print(f"missing: {name}: {reason}", file=sys.stderr)

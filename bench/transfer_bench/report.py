@@ -61,7 +61,7 @@ def file_system(folder: Path) -> str:
     return kind
 
 
-def as_markdown(results: Iterable[CaseResult], verdicts: Sequence[Verdict], facts: Facts, plot: str | None) -> str:
+def as_markdown(results: Sequence[CaseResult], verdicts: Sequence[Verdict], facts: Facts, plot: str | None) -> str:
     """Return the whole report."""
     sections = [
         "# Transfers, against other tools",
@@ -73,7 +73,7 @@ def as_markdown(results: Iterable[CaseResult], verdicts: Sequence[Verdict], fact
         *(case_section(result) for result in results),
         "## Contestants",
         _contestants(facts),
-        _where(facts),
+        _where(facts, results),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -86,11 +86,20 @@ is not said. Figures are medians of {facts.rounds} rounds with lowest and highes
 ratios within the rounds: below 1, ours takes less time."""
 
 
-def _where(facts: Facts) -> str:
+def _where(facts: Facts, results: Iterable[CaseResult]) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     return f"""\
 {facts.machine}; destination on {facts.file_system}, {facts.disk}; {today}; {facts.rounds} rounds.
-Repeat with `{facts.repeat}`."""
+{_disturbance(results)} Repeat with `{facts.repeat}`."""
+
+
+def _disturbance(results: Iterable[CaseResult]) -> str:
+    """Return how many cores were busy with neither a contestant nor its server."""
+    every = [run for result in results for runs in result.samples.values() for run in runs]
+    if not every:
+        return ""
+    busy = summarize(run.others / run.wall for run in every)
+    return f"Other work kept {busy.show(1)} cores busy meanwhile."
 
 
 def target_table(verdicts: Sequence[Verdict]) -> str:

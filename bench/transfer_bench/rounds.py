@@ -97,6 +97,7 @@ class Arena:
             self._made = ("", ())
             empty(self.source)
             check_space(self.folder, 2 * count * size)
+            check_space(self.destination, count * size)
             self._made = (files, make_files(self.source, files, count, size))
         return self._made[1]
 

@@ -96,11 +96,16 @@ def _find(tool: Tool, folder: Path | None) -> Path | None:
 
 
 def install_tools(folder: Path) -> Toolbox:
-    """Install into ``folder`` what is missing, as far as that is possible, and return what there is then."""
+    """
+    Install into ``folder`` as much as possible, and return what there is then.
+
+    What pip has is not taken from PATH where this works: what is there may be a wrapper that would be measured too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     reasons = {}
     for tool in TOOLS:
-        if _find(tool, folder) is None and (reason := _install(tool, folder)):
+        here = (folder / tool.name).exists() if tool.pip else _find(tool, folder) is not None
+        if not here and (reason := _install(tool, folder)):
             shutil.rmtree(folder / tool.name, ignore_errors=True)
             reasons[tool.name] = reason
     box = find_tools(folder)

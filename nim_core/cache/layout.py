@@ -85,6 +85,8 @@ class Layout:
 
     def unresolved(self, path: Path, key: CacheKey) -> Path:
         """Return ``path``, in which no link is left, by its name in the cache; as it is when it is not in there."""
+        if self.has(path, key):
+            return path
         for folder in (self.root(key), self.path):
             real = os.path.realpath(folder)
             if path.is_relative_to(real):
@@ -109,11 +111,11 @@ def default_key(uri: ModelUri, pinned: str | None) -> CacheKey:
 
 
 def _folder_of(uri: ModelUri) -> str:
-    """Return the location that names of files are relative to, without userinfo."""
+    """Return the location that names of files are relative to, without secrets."""
     if uri.style is not UriStyle.OBJECT:
         return uri.location.strip("/")
-    host, slash, key = uri.location.partition("/")
-    return host.rpartition("@")[2] + (slash + key).rpartition("/")[0]
+    bucket, slash, key = uri.display.partition("://")[2].partition("/")
+    return bucket + (slash + key).rpartition("/")[0]
 
 
 def _repo_name(location: str) -> str:

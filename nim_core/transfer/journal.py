@@ -34,6 +34,7 @@ from attrs import define, evolve, field, frozen
 __all__ = ["FileRecord", "PartRecord", "Partial", "open_partial"]
 
 _FORMAT: Final = 1
+_MAX_CRC: Final = 0xFFFFFFFF
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -284,6 +285,8 @@ def _read_journal(path: Path) -> tuple[FileRecord | None, dict[int, PartRecord]]
 
 def _part_record(value: dict[str, Any]) -> PartRecord:
     part = PartRecord(number=int(value["part"]), crc=int(value["crc"]))
+    if not 0 <= part.crc <= _MAX_CRC:
+        raise ValueError(f"not a CRC-32C: {value['crc']!r}")
     if "done" not in value:
         return part
     if int(value["done"]) < 0:

@@ -6,6 +6,7 @@ import email.utils
 import random
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC
 from typing import Final
 
 from attrs import frozen
@@ -60,7 +61,8 @@ def _retry_after(value: str, now: float) -> Iterator[float]:
         yield float(value)
     elif value:
         try:
-            yield max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+            when = email.utils.parsedate_to_datetime(value)  # without a zone in asctime's form, which is UTC
+            yield max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
         except (ValueError, OverflowError):
             return
 

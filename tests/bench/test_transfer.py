@@ -146,7 +146,7 @@ def test_who_cannot_use_a_plain_server_says_so(task, name):
 
 # ------------------------------------------------------------------------------------------------------------ measuring
 def test_a_process_is_measured_with_its_children_and_without_this_one(task):
-    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'b = bytes(64 << 20); sum(b)'])"
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytes([1]) * (64 << 20)'])"
     sample = measure(Command(arguments=(sys.executable, "-c", script)), task, 60)
     assert sample.wall > 0
     assert sample.cpu > 0
@@ -258,8 +258,8 @@ def test_the_plot_is_well_formed_and_has_a_bar_for_each():
 
 def test_profiles_are_summed_by_thread_function_and_caller():
     stacks = (
-        "thread (0x7f): nim-curl;_run (/a/b/nim_core/transfer/curl.py:1);write (/a/b/nim_core/transfer/sinks.py:2) 150\n"
-        "thread (0x7f): nim-curl;_run (/a/b/nim_core/transfer/curl.py:1) 50\n"
+        "thread (0x7f): nim-curl;_run (/a/b/transfer/curl.py:1);write (/a/b/transfer/sinks.py:2) 150\n"
+        "thread (0x7f): nim-curl;_run (/a/b/transfer/curl.py:1) 50\n"
         "thread (0x80): nim-hash;Workers._run (workers.py:3) 900\n"
     )
     text = top_lists(stacks, 100)

@@ -337,27 +337,26 @@ class TestFailures:
         assert [name for name in cache.names() if not name.startswith("tmp/")] == []
 
     def test_another_user_s_cache(self):
-        setpriv = shutil.which("setpriv")
-        if os.getuid() != 0 or setpriv is None:
-            pytest.skip("only root with setpriv can be somebody else")
+        if os.getuid() != 0:
+            pytest.skip("only root can be somebody else")
         with tempfile.TemporaryDirectory() as name:
             Path(name).chmod(0o755)
-            command = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", AS_NOBODY]
+            command = [sys.executable, "-c", AS_NOBODY]
             ended = subprocess.run([*command, name], capture_output=True, text=True, check=False)
-        if "PermissionError" in ended.stderr:
-            pytest.skip("another user cannot run this interpreter")
         assert ended.stderr == ""
         assert ended.stdout == f"cannot write the cache as uid 65534, gid 65534: {name}/test/hub: permission denied\n"
 
 
 AS_NOBODY = """
-import sys
+import os, sys
 from pathlib import Path
 from nim_core.cache.layout import Layout
 from nim_core.cache.store import Store
 from nim_core.errors import CachePermissionError
 from nim_core.plan import Fetch
 from nim_core.types import CacheKey, ModelUri, RemoteFile
+"".encode("unicode_escape")  # found while the interpreter may still be read
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
 uri = ModelUri(scheme="test", location="org/name")
 layout = Layout(Path(sys.argv[1]))
 key = CacheKey(root="test/hub", repo="r", snapshot="s")

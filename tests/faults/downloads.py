@@ -36,7 +36,7 @@ ENDLESS = "no end"
 
 _LONGEST_SECONDS = 20.0
 
-_SECOND = Timeouts(connect=1, idle=1)
+_SECOND = Timeouts(connect=1, tls=1, answer=1, idle=1)
 
 
 @define

@@ -111,6 +111,15 @@ class TestJournal:
         partial.close()
         assert sorted(resumed(parent)) == [0, 3, 4, 9]
 
+    def test_a_part_that_is_not_finished(self, parent):
+        partial = open_partial(parent, "f")
+        partial.begin(RECORD)
+        for done in (10, 20):
+            partial.finish_part(PartRecord(number=2, crc=done, done=done))
+        partial.close()
+        assert resumed(parent) == {2: PartRecord(number=2, crc=20, done=20)}
+        assert resumed(parent) == {2: PartRecord(number=2, crc=20, done=20)}
+
     def test_a_part_that_is_finished_again_has_its_last_crc(self, parent):
         partial = open_partial(parent, "f")
         partial.begin(RECORD)
@@ -152,6 +161,10 @@ class TestJournal:
             b'{"part":[],"crc":1}',
             b'{"part":"x","crc":1}',
             b'{"part":1e999,"crc":1}',
+            b'{"part":4,"crc":4294967296}',
+            b'{"part":4,"crc":-1}',
+            b'{"part":4,"crc":1,"done":-1}',
+            b'{"part":4,"crc":1,"done":[]}',
             b'{"part":1,"crc":Infinity}',
             b"\xff\xfe",
             b"",
