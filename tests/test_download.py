@@ -854,7 +854,6 @@ class TestAnswers:
     URI = f"{REPO}?file=config.json"
 
     @pytest.mark.timeout(2)
-    @pytest.mark.xfail(strict=True, reason="a small file is complete when its request fails, and nobody goes on")
     @pytest.mark.parametrize(
         "answer",
         [
@@ -870,7 +869,6 @@ class TestAnswers:
         with contextlib.suppress(NimError):
             bench.run(bench.profile(self.URI))
 
-    @pytest.mark.xfail(strict=True, reason="a file may be published before the request for its last part has ended")
     def test_an_end_that_comes_long_after_the_last_byte(self, bench, world):
         world.give, world.digests = "http", ()
         world.files["org/name"] = {"large": PatternContent(length=2 << 20), "slow": inline(b"abc")}
@@ -885,14 +883,12 @@ class TestAnswers:
         (item,) = bench.run(bench.target(REPO)).targets
         assert item.fetched == 2
 
-    @pytest.mark.xfail(strict=True, reason="what to compute is chosen while the size is not known")
     def test_a_git_blob_id_of_a_file_of_unknown_size_is_checked(self, bench, world):
         world.digests, world.sizes = (), False
         wrong = Digest("sha1-git", "0" * 40)
         with pytest.raises(DigestMismatchError):
             bench.run(bench.profile(self.URI, digest=lambda _uri: wrong))
 
-    @pytest.mark.xfail(strict=True, reason="what storage says to the deciding thread leaves the engine as it is")
     def test_a_partial_that_cannot_be_made(self, bench, world, monkeypatch):
         def refuse(*_arguments):
             raise OSError(errno.ENOSPC, "No space left on device")

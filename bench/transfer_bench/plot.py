@@ -20,6 +20,7 @@ _WIDTH: Final = 760
 _ROW: Final = 20
 _HEAD: Final = 34
 _MOST: Final = 4.0
+_PAPER: Final = '<path fill="#fff" d="M0 0h9999v9999H0z"/>'
 _STYLE: Final = (
     "text{font:12px sans-serif;fill:#333}.h{font-weight:bold}.s{fill:#7aa6c2}.f{fill:#d98b5f}"
     ".w{stroke:#333;stroke-width:1}.one{stroke:#555;stroke-dasharray:4 3}"
@@ -65,7 +66,7 @@ def draw(found: Iterable[Bar]) -> str:
     lines.append(f'<text x="{one + 4:.1f}" y="16">1 = ours; longer bars took more time</text>')
     size = f'width="{_WIDTH}" height="{top + 12}" viewBox="0 0 {_WIDTH} {top + 12}"'
     body = "\n".join(lines)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{_STYLE}</style>\n{body}\n</svg>\n'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{_STYLE}</style>\n{_PAPER}\n{body}\n</svg>\n'
 
 
 def _bar(bar: Bar, top: float) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ KILL_AT: Final = (0.5, 0.35, 0.65, 0.45, 0.55)
 
 _LOG_SETTLES: Final = 0.3
 _POLL_SECONDS: Final = 0.003
+_SAID: Final = 120
 _SLOWEST: Final = 8 * MIB
 
 
@@ -276,10 +278,10 @@ def resume_facts(first: str, second: str, on_disk: int, size: int) -> dict[str, 
 
 
 def hide(text: str, arena: Arena) -> str:
-    """Return a message without this machine's paths."""
+    """Return a message without this machine's paths, and without what signs an address."""
     for folder in (arena.destination, arena.folder):
         text = text.replace(str(folder), "...")
-    return text
+    return re.sub(r"\?\S+", "?...", text)[:_SAID]
 
 
 def _tell(result: CaseResult, name: str, number: int) -> None:

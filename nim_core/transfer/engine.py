@@ -97,6 +97,7 @@ class Engine:
         self._waiting: deque[FileTask] = deque()
         self._active: list[FileTask] = []
         self._settling: set[FileTask] = set()
+        self._early: dict[FileTask, tuple[Frontier, tuple[Digest, ...]]] = {}
         self._held = 0
         self._frontiers: dict[FileTask, Frontier] = {}
         self._host_pause: dict[str, float] = {}
@@ -131,6 +132,8 @@ class Engine:
         self._publisher: Batcher[Landing] = Batcher("nim-publish", _PUBLISH_BATCH, self._publish_batch, failed)
         try:
             self._work()
+        except OSError as exc:
+            raise storage_error(exc, self._folder) from exc
         finally:
             self._shutdown(tasks)
 
@@ -346,7 +349,7 @@ class Engine:
         if part.done > flight.before:
             part.failures = task.relocations = 0
         whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
-        if whole and ended.accepted and not ended.code and ended.error is None:
+        if whole and ended.accepted and ended.error is None:
             decision = Decision(next=Next.DONE)
         else:
             peer = self._peer(flight)
@@ -371,6 +374,8 @@ class Engine:
             self._finish_small(task, flight.sink.data)
             return
         task.finish_part(part)
+        if task in self._early and not task.in_flight:
+            self._hashed(task, *self._early.pop(task))
         self._hashing.poke(self._frontiers[task])
         if task.complete and not task.in_flight:
             self._active.remove(task)
@@ -456,7 +461,7 @@ class Engine:
         part.not_before = now + delay
         kind: EventKind = "stall" if isinstance(decision.error, StalledError) else "retry"
         self._teller.trouble(task, part, kind, decision.error, delay)
-        if task.source is None or (task.unranged and part.done):
+        if task.source is None or (task.unranged and part.done) or part.complete:
             self._start_over(task, str(decision.error))
 
     def _give_up(self, flight: Flight, decision: Decision) -> None:
@@ -483,6 +488,9 @@ class Engine:
 
     def _hashed(self, task: FileTask, frontier: Frontier, digests: tuple[Digest, ...]) -> None:
         if self._frontiers.get(task) is not frontier or task.partial is None:
+            return
+        if task.in_flight:  # the last byte is here, but its request has not ended
+            self._early[task] = (frontier, digests)
             return
         self._publisher.put(Landing(task=task, path=task.partial.path, digests=digests))
 
@@ -539,6 +547,7 @@ class Engine:
             self._unfinished -= 1
             self._held -= len(landing.data or b"")
             self._frontiers.pop(task, None)
+            self._early.pop(task, None)
             self._settling.discard(task)
             if task.partial is not None:
                 task.partial.discard()

@@ -195,8 +195,8 @@ class FileTask:
 
     @property
     def small(self) -> bool:
-        """Whether it is kept in memory."""
-        return self.size is not None and self.size <= SMALL_BYTES
+        """Whether it is kept in memory; one that has a partial, its size having been unknown, stays on disk."""
+        return self.partial is None and self.size is not None and self.size <= SMALL_BYTES
 
     @property
     def received(self) -> int:

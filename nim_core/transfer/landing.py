@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
 from nim_core.transfer.jobs import FileTask, Verified
+from nim_core.transfer.streams import digest_file
 from nim_core.types import Digest
 
 __all__ = ["Landing", "written"]
@@ -44,11 +45,20 @@ class Landing:
         )
 
 
+def _completed(landing: Landing) -> Landing:
+    """Return a file with the digests that could not be computed while its size was unknown; it is read once more."""
+    expected = landing.task.job.file.digests
+    wanted = set(algorithms_to_check(expected, landing.task.size)) - {digest.algorithm for digest in landing.digests}
+    if not landing.digests or not wanted:
+        return landing
+    return evolve(landing, digests=digest_file(landing.path, expected, lambda: False)[1])
+
+
 def written(landing: Landing) -> Landing:
     """Return a small file as one that is on disk, with its digests."""
     data = landing.data
     if data is None:
-        return landing
+        return _completed(landing)
     digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))
     digest.update(memoryview(data))
     landing.path.write_bytes(data)

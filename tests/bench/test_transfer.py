@@ -17,10 +17,11 @@ from transfer_bench.plot import bars, draw
 from transfer_bench.profiling import top_lists
 from transfer_bench.records import MIB, Command, Content, Endpoint, Failed, Mode, Sample, Sizes, Skipped, Task
 from transfer_bench.report import Facts, as_json, as_markdown, case_table
-from transfer_bench.rounds import CaseResult, resume_facts
+from transfer_bench.rounds import Arena, CaseResult, hide, resume_facts
 from transfer_bench.source import delivered, make_files, manifest
 from transfer_bench.stats import parse_size, ratios, show_bytes, summarize
 from transfer_bench.targets import fastest_peer, judge
+from transfer_bench.tools import Toolbox
 
 from nim_core.manifest import load_manifest
 
@@ -227,6 +228,12 @@ def test_what_was_not_measured_is_named_with_the_reason():
 
 
 # --------------------------------------------------------------------------------------------------------------- report
+def test_reasons_show_neither_paths_nor_signatures(tmp_path):
+    arena = Arena(folder=tmp_path, destination=tmp_path / "to", tools=Toolbox(), sizes=Sizes())
+    said = f"no {tmp_path}/to/x from http://127.0.0.1/x?X-Amz-Signature=secret today"
+    assert hide(said, arena) == "no .../x from http://127.0.0.1/x?... today"
+
+
 def test_a_table_has_medians_and_ratios_of_rounds():
     table = case_table(result_of("cap", {OURS: runs(2.0, 4.0, of_cap=0.5, connections=8), "curl": runs(4.0, 4.0)}))
     ours, curl = table.splitlines()[2:]
