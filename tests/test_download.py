@@ -897,3 +897,24 @@ class TestAnswers:
         world.files["org/name"] = {"w.bin": BIG}
         with pytest.raises(DiskFullError):
             bench.run(bench.target(REPO))
+
+    @pytest.mark.timeout(2)
+    @pytest.mark.xfail(strict=True, reason="an empty file that is fetched again as one stream asks for nothing")
+    def test_an_empty_file_that_is_not_what_was_promised(self, bench, world, monkeypatch):
+        world.digests = ()
+        world.files["org/name"] = {"config.json": inline(b"")}
+        location = HttpObject(url=f"{world.origin.url}/f", ranges=False)
+        monkeypatch.setattr(WorldSource, "locate", lambda *_arguments: location)
+        with pytest.raises(DigestMismatchError):
+            bench.run(bench.profile(self.URI, digest=lambda _uri: Digest("sha256", "0" * 64)))
+
+    @pytest.mark.timeout(2)
+    @pytest.mark.xfail(strict=True, reason="an option that libcurl does not take ends the loop instead of the request")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    @pytest.mark.parametrize("place", ["url", "header"])
+    def test_a_location_that_cannot_be_asked_for(self, bench, world, monkeypatch, place):
+        headers = {"X-Name": "größer"} if place == "header" else {}
+        location = HttpObject(url=f"{world.origin.url}/{'' if headers else 'größer'}", headers=headers)
+        monkeypatch.setattr(WorldSource, "locate", lambda *_arguments: location)
+        with pytest.raises(NimError):
+            bench.run(bench.profile(self.URI))

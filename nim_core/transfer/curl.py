@@ -67,6 +67,9 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Take the next bytes. An exception ends the request and is handed to the engine."""
 
+    def finish(self) -> None:
+        """Learn that no more bytes come; may raise as ``write`` does."""
+
 
 @define
 class Response:
@@ -427,6 +430,7 @@ class CurlLoop:
         for item in transfer.sockets:
             item.close()
         accepted = transfer.accepted if code else _judge_quietly(transfer)
+        _finish_quietly(transfer)
         ended = Ended(
             response=transfer.response,
             accepted=bool(accepted),
@@ -475,6 +479,13 @@ def _request_target(url: str, *, proxied: bool) -> str:
     if slash < 0 or 0 <= question < slash:
         return f"/{rest[question:]}" if question >= 0 else "/"
     return rest[slash:]
+
+
+def _finish_quietly(transfer: _Transfer) -> None:
+    try:
+        transfer.sink.finish()
+    except Exception as exc:  # noqa: BLE001 - handed to the engine, which knows what it means
+        transfer.error = transfer.error or exc
 
 
 def _judge_quietly(transfer: _Transfer) -> bool:

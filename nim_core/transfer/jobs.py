@@ -135,7 +135,7 @@ def cut(size: int | None, *, single: bool) -> list[Part]:
     return [Part(i, offset, min(step, size - offset)) for i, offset in enumerate(range(0, size, step))]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileTask:
     """
     The state of one file.
@@ -192,6 +192,9 @@ class FileTask:
 
     def __attrs_post_init__(self) -> None:
         self.name = self.job.identity.display
+
+    def __repr__(self) -> str:
+        return f"FileTask({self.name!r})"
 
     @property
     def small(self) -> bool:

@@ -27,6 +27,7 @@ def copy_stream(stream: StreamObject, sink: FileSink | MemorySink, stopped: Call
                 if stopped():
                     raise InterruptedError("interrupted while reading a stream")
                 sink.write(data)
+        sink.finish()
     except BaseException as exc:  # noqa: BLE001 - judged by the engine like any other end
         error = exc
     return Ended(

@@ -55,6 +55,9 @@ class Collector:
             raise self._breaks
         self.data += data
 
+    def finish(self):
+        self.threads.add(threading.current_thread().name)
+
 
 class Site:
     """An origin whose one answer a test chooses; keeps the requests and counts the connections."""

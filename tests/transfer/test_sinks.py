@@ -241,6 +241,7 @@ class TestFileSink:
     def test_short_writes_are_continued(self, partial, monkeypatch):
         pwrite = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: pwrite(handle, data[:3], offset))
+        monkeypatch.setattr(os, "pwritev", lambda handle, data, offset: pwrite(handle, data[0][:3], offset))
         part = Part(0, 0, 10)
         self.sink(partial, part).write(b"0123456789")
         assert partial.path.read_bytes() == b"0123456789"
@@ -265,7 +266,7 @@ class TestFileSink:
         def refuse(*_arguments):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(os, "pwrite", refuse)
+        monkeypatch.setattr(os, "pwritev", refuse)
         with pytest.raises(DiskFullError) as caught:
-            self.sink(partial, Part(0, 0, 100)).write(b"x")
+            self.sink(partial, Part(0, 0, 1)).write(b"x")
         assert str(caught.value) == f"no space left on device: {partial.folder}"
