@@ -238,6 +238,24 @@ class TestFileSink:
             sink.write(bytes(1 << 20))
         assert pokes == [8 << 20, 16 << 20]
 
+    def test_more_pieces_than_the_system_takes_at_once(self, partial):
+        part = Part(0, 0, 3000)
+        sink = self.sink(partial, part, size=3000)
+        for number in range(3000):
+            sink.write(b"%d" % (number % 10))
+        assert partial.path.read_bytes() == b"0123456789" * 300
+        assert part.crc == crc32c(b"0123456789" * 300)
+
+    def test_bytes_that_are_not_worth_a_call_are_written_in_the_end(self, partial):
+        part = Part(0, 0, None)
+        sink = self.sink(partial, part, size=None)
+        sink.write(b"abc")
+        assert (part.done, sink.received, sink.waiting) == (0, 3, 3)
+        sink.finish()
+        sink.finish()
+        assert (part.done, sink.received, sink.waiting) == (3, 3, 0)
+        assert partial.path.read_bytes() == b"abc"
+
     def test_short_writes_are_continued(self, partial, monkeypatch):
         pwrite = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: pwrite(handle, data[:3], offset))
