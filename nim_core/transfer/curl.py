@@ -156,6 +156,7 @@ class _Transfer:
         self.touched = time.monotonic()
         self.header_bytes += len(line)
         if self.header_bytes > _MAX_HEADER_BYTES:
+            self.error = SourceError("answer with too many or too long headers")
             return -1
         text = line.decode("latin-1").strip()
         if text.startswith("HTTP/"):
@@ -242,17 +243,24 @@ class CurlLoop:
         self._inbox.put(partial(self._stall, transfer, reason))
         self._wake()
 
-    def stop(self, seconds: float = 1.0) -> None:
-        """Abandon all requests and end the thread, waiting for it up to ``seconds``."""
+    def stop(self, seconds: float = 1.0) -> bool:
+        """Abandon all requests and end the thread, waiting for it up to ``seconds``; say whether it has ended."""
         self._stopping = True
         self._wake()
         self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        if self._wake_write >= 0:  # only here, so that nobody writes to a handle that is another file's by now
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
+        return True
 
     def _wake(self) -> None:
-        if self._awake:
+        if self._awake or self._wake_write < 0:
             return
         self._awake = True
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # full, which wakes as well
             os.write(self._wake_write, _WAKE)
 
     def _run(self) -> None:
@@ -322,7 +330,7 @@ class CurlLoop:
         return "no connection to", elapsed, limits.connect
 
     def _stall(self, transfer: _Transfer, what: str, seconds: float = 0.0) -> None:
-        if transfer.handle in self._active:
+        if self._active.get(transfer.handle) is transfer:
             transfer.stalled = what
             self._end(transfer.handle, pycurl.E_OPERATION_TIMEDOUT, what, seconds=seconds)
 
@@ -342,9 +350,14 @@ class CurlLoop:
         transfer.handle = curl
         transfer.began = time.monotonic()
         transfer.gate = None if self._bucket is None else self._gate
-        for option, value in self._options(transfer).items():
-            curl.setopt(option, value)
         self._active[curl] = transfer
+        try:
+            for option, value in self._options(transfer).items():
+                curl.setopt(option, value)
+        except (pycurl.error, ValueError, TypeError) as exc:
+            transfer.error = SourceError(f"not a request that can be sent: {type(exc).__name__}")
+            self._end(curl, pycurl.E_URL_MALFORMAT, "not a request that can be sent", begun=False)
+            return
         self._multi.add_handle(curl)
 
     def _options(self, transfer: _Transfer) -> Mapping[int, Any]:
@@ -423,9 +436,10 @@ class CurlLoop:
             if not queued:
                 return
 
-    def _end(self, curl: Any, code: int, message: str, *, seconds: float | None = None) -> None:
+    def _end(self, curl: Any, code: int, message: str, *, seconds: float | None = None, begun: bool = True) -> None:
         transfer = self._active.pop(curl)
-        self._multi.remove_handle(curl)
+        if begun:
+            self._multi.remove_handle(curl)
         transfer.note_connection(time.monotonic())
         for item in transfer.sockets:
             item.close()
@@ -458,8 +472,6 @@ class CurlLoop:
         self._active.clear()
         self._multi.close()
         self._epoll.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
 
 
 def _is_connected(item: socket.socket) -> bool:

@@ -173,13 +173,13 @@ class Engine:
 
     def _shutdown(self, tasks: Sequence[FileTask]) -> None:
         self._stopping = True
-        self._loop.stop(_SHUTDOWN_SECONDS)
+        ended = self._loop.stop(_SHUTDOWN_SECONDS)
         self._locators.stop(0.0)
         self._hashing.stop(_SHUTDOWN_SECONDS)
         self._publisher.stop(_SHUTDOWN_SECONDS)
         self._scratch.remove()
         for task in tasks:
-            if task.partial is not None and task.stage is not Stage.DONE:
+            if ended and task.partial is not None and task.stage is not Stage.DONE:
                 for part in task.parts:
                     task.checkpoint(part)
                 task.partial.close()
@@ -280,7 +280,7 @@ class Engine:
             self._frontiers[task].abandoned = True
         frontier = Frontier(
             task,
-            damaged=lambda part: self._events.put(lambda: self._damaged(task, part)),
+            damaged=lambda part: self._events.put(lambda: self._damaged(task, frontier, part)),
             finished=lambda digests: self._events.put(lambda: self._hashed(task, frontier, digests)),
         )
         self._frontiers[task] = frontier
@@ -441,8 +441,10 @@ class Engine:
             self._follow(task)
             if task.source is None:
                 self._locate(task)
-            else:
-                task.stage = Stage.FETCHING
+                return
+            task.stage = Stage.FETCHING
+            if task.size == 0:
+                self._finish_small(task, bytearray())
 
     def _retry(self, flight: Flight, decision: Decision) -> None:
         task, part = flight.task, flight.part
@@ -478,7 +480,9 @@ class Engine:
     }
 
     # -------------------------------------------------------------------------------------------- digests, publication
-    def _damaged(self, task: FileTask, part: Part) -> None:
+    def _damaged(self, task: FileTask, frontier: Frontier, part: Part) -> None:
+        if self._frontiers.get(task) is not frontier:
+            return
         task.cursor = min(task.cursor, part.number)
         self._resume(task)
         self._teller.tell(

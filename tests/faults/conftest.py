@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +24,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_cache(tmp_path: Path, installed: Path) -> Iterator[Callable[..., Downloads]]:
-    """Return a function that makes an empty cache for an impatient engine; arguments are variables."""
+    """Return a function that makes an empty cache for an impatient engine; arguments as for :class:`Downloads`."""
+    numbers = itertools.count()
     with impatient():
-        yield lambda **environment: Downloads(
-            cache=tmp_path / f"cache-{len(list(tmp_path.iterdir()))}-{os.urandom(4).hex()}",
-            installed=installed,
-            environment=environment,
-        )
+        yield lambda **options: Downloads(cache=tmp_path / f"cache-{next(numbers)}", installed=installed, **options)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

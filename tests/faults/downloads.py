@@ -34,7 +34,7 @@ RIGHT = "right bytes"
 ENDLESS = "no end"
 """The outcome of a download that had to be ended by closing its origin."""
 
-_LONGEST_SECONDS = 20.0
+_LONGEST_SECONDS = 12.0
 
 _SECOND = Timeouts(connect=1, tls=1, answer=1, idle=1)
 
@@ -92,12 +92,12 @@ class Downloads:
     Attributes:
         cache: Its folder.
         installed: Where the shelf's plugin is installed.
-        environment: Set besides what makes it retry three times, at once.
+        retries: How often each part is tried again; at once.
     """
 
     cache: Path
     installed: Path
-    environment: Mapping[str, str] = field(factory=dict)
+    retries: int = 3
 
     def from_shelf(self, files: Mapping[str, Content], script: Script = well_behaved, **options: object) -> Ended:
         """Serve ``files`` as ``script`` says and download them; options as for :class:`Shelf`."""
@@ -121,8 +121,11 @@ class Downloads:
 
     def fetch(self, url: str) -> NimError | None:
         """Download from the shelf at ``url`` and return the error, if there was one."""
-        retrying = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "3", "NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS": "1"}
-        settings = Settings({"SHELF_URL": url, **retrying, **self.environment})
+        retrying = {
+            "NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": str(self.retries),
+            "NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS": "1",
+        }
+        settings = Settings({"SHELF_URL": url, **retrying})
         registry = registry_of(self.installed, settings)
         target = Target(id="shelf", label="shelf", uri=registry.parse_uri(URI))
         try:

@@ -73,12 +73,14 @@ class Row:
         script: Makes the script for a file of so many bytes.
         errors: What it may lead to besides the right bytes; anything else is a bug.
         elsewhere: Where files are, when not at the origin of the listing.
+        retries: How often each part is tried again.
     """
 
     name: str
     script: Callable[[int], Script] = lambda _size: well_behaved
     errors: frozenset[str] = frozenset()
     elsewhere: Callable[[], contextlib.AbstractContextManager[str | None]] = contextlib.nullcontext
+    retries: int = 1
 
 
 OBSERVED: dict[str, list[str]] = {}
@@ -202,8 +204,8 @@ def _longer_stories() -> Iterator[Row]:
         script=_script(always(bad.rate_limited("seconds", 86_400))),
         errors=frozenset({LIMITED}),
     )
-    yield Row(name="answers 503 three times", script=_script(in_turn(*[bad.status(503)] * 3)))
-    yield Row(name="cuts in the middle three times", script=lambda size: in_turn(*[bad.cut(size // 2)] * 3))
+    yield Row(name="answers 503 three times", script=_script(in_turn(*[bad.status(503)] * 3)), retries=3)
+    yield Row(name="cuts in the middle three times", script=lambda size: in_turn(*[bad.cut(size // 2)] * 3), retries=3)
     yield Row(
         name="replaces the file after the first answer",
         script=_script(after(1, bad.other_version())),
@@ -216,6 +218,7 @@ def _longer_stories() -> Iterator[Row]:
     yield Row(
         name="stalls, cuts, lies and then behaves",
         script=lambda size: in_turn(bad.stall(size // 3), bad.cut(size // 2), bad.wrong_bytes(size // 4)),
+        retries=3,
     )
 
 
@@ -247,8 +250,8 @@ HEAD = """# What becomes of a download when the origin misbehaves
 Observed, not intended: each cell is the outcome of a real download, from the listing to the receipt, of one file from
 an origin on this machine that does what the row says. `ok` is the right bytes, published with a receipt. Otherwise the
 error, whose [exit code](reference/exit-codes.md) tells a script what happened; nothing is visible then, and the same
-download from an origin that behaves succeeds. Each request was tried again three times, an idle connection was given up
-after a second.
+download from an origin that behaves succeeds. Requests were tried again once, three times where the row has three
+faults, and idle connections given up after a second.
 
 Small files have {small:,} bytes. Large ones have {large:,}, a part and a bit. The size of empty ones is not in the
 listing, as a file listed as empty is not asked for. Where the source says that there are no ranges, a file comes as one

@@ -27,7 +27,7 @@ def tried(row, cell, cache):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_right_bytes_or_the_documented_error(row, new_cache):
     with ThreadPoolExecutor(len(CELLS)) as pool:
-        results = list(pool.map(lambda cell: tried(row, cell, new_cache()), CELLS))
+        results = list(pool.map(lambda cell: tried(row, cell, new_cache(retries=row.retries)), CELLS))
     OBSERVED[row.name] = [ended.outcome for ended, _ in results]
     for cell, (ended, again) in zip(CELLS, results, strict=True):
         where = f"{row.name}: {cell.name}: {ended.error}"
