@@ -223,7 +223,8 @@ def test_a_wrong_proxy_password(scheme, path, connect, squid, machine):
     assert "hunter2" not in ended.said
     assert bool(served.server.log.count(origin="api")) == (path == "storage")
     assert served.server.log.count(origin="storage") == 0
-    assert {status for _, _, status in proxy.requests} == {"407"}
+    # 0: requests under way when the first refusal ended the download
+    assert {status for _, _, status in proxy.requests} - {"0"} == {"407"}
     assert machine.cache.receipts == {}
 
 
