@@ -174,7 +174,8 @@ def bench(session: nox.Session) -> None:
     install(session, PLUGINS, groups=["tests"])
     name, *options = session.posargs or ["*"]
     for script in sorted(Path("bench").glob(f"{name}.py")):
-        session.run("python", str(script), *options)
+        peers = [f"--install={Path(session.create_tmp(), 'peers').resolve()}"] if script.stem == "transfer" else []
+        session.run("python", str(script), *peers, *options)
 
 
 @nox.session(python=False, default=False)
