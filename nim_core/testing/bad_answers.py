@@ -191,7 +191,7 @@ def gzipped() -> Misbehaviour:
     """Compress the body, and say so, although that was not asked for."""
 
     def change(response: Response) -> Response:
-        body = inline(gzip.compress(response.body.data(), 1))
+        body = inline(gzip.compress(response.body.data(), 0, mtime=0))
         return evolve(response, headers={**response.headers, "Content-Encoding": "gzip"}, body=body)
 
     return Misbehaviour("compresses unasked", change)

@@ -34,9 +34,9 @@ RIGHT = "right bytes"
 ENDLESS = "no end"
 """The outcome of a download that had to be ended by closing its origin."""
 
-_LONGEST_SECONDS = 12.0
+_LONGEST_SECONDS = 25.0
 
-_SECOND = Timeouts(connect=1, tls=1, answer=1, idle=1)
+_SHORT = Timeouts(connect=2, tls=2, answer=2, idle=2)
 
 
 @define
@@ -154,6 +154,6 @@ def _limited(origin: HttpOrigin, given_up: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
-    """Have engines wait a second where they would wait half a minute."""
-    with mock.patch.object(fetching, "EngineOptions", partial(EngineOptions, timeouts=_SECOND)):
+    """Have engines wait two seconds where they would wait half a minute."""
+    with mock.patch.object(fetching, "EngineOptions", partial(EngineOptions, timeouts=_SHORT)):
         yield

@@ -226,7 +226,7 @@ def _redirects() -> Iterator[Row]:
     refused = frozenset({SOURCE})
     targets: tuple[tuple[str, Callable[[Request], str], frozenset[str]], ...] = (
         ("to another host", _at_localhost, frozenset()),
-        ("to a relative path", lambda request: f"..{request.raw_path}?moved", frozenset()),
+        ("to a relative path", lambda request: f"../model/{request.raw_path.rpartition('/')[2]}?moved", frozenset()),
         ("to a query", lambda _: "?moved", frozenset()),
         ("in a circle", lambda _: "?again", refused),
         ("to a metadata address", lambda _: "http://169.254.169.254/latest/meta-data/", refused),
@@ -251,7 +251,7 @@ Observed, not intended: each cell is the outcome of a real download, from the li
 an origin on this machine that does what the row says. `ok` is the right bytes, published with a receipt. Otherwise the
 error, whose [exit code](reference/exit-codes.md) tells a script what happened; nothing is visible then, and the same
 download from an origin that behaves succeeds. Requests were tried again once, three times where the row has three
-faults, and idle connections given up after a second.
+faults, and idle connections given up after two seconds.
 
 Small files have {small:,} bytes. Large ones have {large:,}, a part and a bit. The size of empty ones is not in the
 listing, as a file listed as empty is not asked for. Where the source says that there are no ranges, a file comes as one
