@@ -227,7 +227,7 @@ class TestMapThreads:
         assert time.monotonic() - started < 1.0
         gate.set()
         wait_for(lambda: threads_named("test-map-error") == [])
-        assert sorted(begun)[:2] == [0, 1]
+        assert 1 in begun
         assert len(begun) < 10
 
     def test_an_interrupt_does_not_wait(self, gate):
