@@ -17,182 +17,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pycurl
-from attrs import define, field, frozen
 
 from nim_core.errors import SourceError
+from nim_core.transfer.exchange import Ended, Exchange, Request, Sink, Timeouts
 from nim_core.transfer.network import NetworkConfig, origin, refused_address
 from nim_core.transfer.pace import TokenBucket
-from nim_core.types import Secret
 
-__all__ = ["CurlLoop", "Ended", "Request", "Response", "Sink", "Timeouts"]
+__all__ = ["CurlLoop"]
 
 _BUFFER_BYTES: Final = 512 * 1024
 _SMALL_BUFFER_BYTES: Final = 64 * 1024
-_DIAGNOSIS_BYTES: Final = 64 * 1024
-"""Of the body of an answer that is not data, this much is kept; more of it ends the connection."""
-
-_MAX_HEADER_BYTES: Final = 256 * 1024
 _WATCH_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 0.01
 _WAKE: Final = b"w"
-
-
-@frozen(kw_only=True)
-class Timeouts:
-    """
-    Limits of the phases of one request, in seconds; passing one ends the request, which is then tried again.
-
-    Attributes:
-        connect: Name resolution and connection.
-        tls: TLS handshake.
-        answer: From sending the request to the first byte of the answer.
-        idle: Without a single further byte.
-    """
-
-    connect: float = 15.0
-    tls: float = 15.0
-    answer: float = 30.0
-    idle: float = 30.0
-
-
-class Sink(Protocol):
-    """Takes the body of one answer, on the loop's thread."""
-
-    def accepts(self, response: Response) -> bool:
-        """Whether the body is the data that was asked for. Asked once, before the first byte and for an empty body."""
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes. An exception ends the request and is handed to the engine."""
-
-    def finish(self) -> None:
-        """Learn that no more bytes come; may raise as ``write`` does."""
-
-
-@define
-class Response:
-    """Status and headers of an answer; header names in lower case, the last one of a name wins."""
-
-    status: int = 0
-    headers: dict[str, str] = field(factory=dict)
-    body: bytes = b""
-
-
-@frozen(kw_only=True)
-class Request:
-    """
-    One GET.
-
-    Attributes:
-        url: Sent byte for byte.
-        headers: Sent as they are.
-        first: First byte wanted.
-        last: Last byte wanted. None for all from ``first`` on; no range is asked for then when ``first`` is 0.
-        fresh: Whether an existing connection must not be used.
-        multiplex: Whether the request may share a connection with others (HTTP/2).
-        from_outside: Whether a host that is not this machine redirected here.
-    """
-
-    url: Secret
-    headers: tuple[tuple[str, Secret], ...] = ()
-    first: int = 0
-    last: int | None = None
-    fresh: bool = False
-    multiplex: bool = False
-    from_outside: bool = False
-
-
-@frozen(kw_only=True)
-class Ended:
-    """
-    How a request ended.
-
-    Attributes:
-        response: Status, headers and, when the sink did not accept it, the first bytes of the body.
-        accepted: Whether the sink accepted the answer.
-        code: libcurl's error number, 0 for none.
-        message: libcurl's words for it.
-        error: What the sink raised. None when it raised nothing.
-        connect_status: What a proxy answered to CONNECT. 0 when it was not asked.
-        address: Remote address. Empty when there was no connection.
-        connected: Whether there was a connection.
-        seconds: From start to end; for a stall, the length of it.
-        stalled: What there was none of for too long. Empty when it was not that.
-    """
-
-    response: Response
-    accepted: bool
-    code: int
-    message: str
-    error: BaseException | None
-    address: str
-    connected: bool
-    seconds: float
-    connect_status: int = 0
-    stalled: str = ""
-
-
-@define(eq=False)
-class _Transfer:
-    request: Request
-    sink: Sink
-    done: Callable[[Ended], None]
-    response: Response = field(factory=Response)
-    accepted: bool | None = None
-    error: BaseException | None = None
-    header_bytes: int = 0
-    handle: Any = None
-    gate: Callable[[int], bool] | None = None
-    paused: bool = False
-    began: float = 0.0
-    sockets: list[socket.socket] = field(factory=list)
-    connected_at: float | None = None
-    touched: float = 0.0
-    stalled: str = ""
-
-    def on_header(self, line: bytes) -> int | None:
-        self.touched = time.monotonic()
-        self.header_bytes += len(line)
-        if self.header_bytes > _MAX_HEADER_BYTES:
-            self.error = SourceError("answer with too many or too long headers")
-            return -1
-        text = line.decode("latin-1").strip()
-        if text.startswith("HTTP/"):
-            words = text.split(None, 2)
-            self.response = Response(status=int(words[1]) if len(words) > 1 and words[1].isdigit() else 0)
-        elif ":" in text:
-            name, _, value = text.partition(":")
-            self.response.headers[name.strip().lower()] = value.strip()
-        return None
-
-    def on_body(self, data: bytes) -> int | None:
-        self.touched = time.monotonic()
-        if self.gate is not None and not self.gate(len(data)):
-            self.paused = True
-            return int(pycurl.WRITEFUNC_PAUSE)
-        try:
-            if self.judge():
-                self.sink.write(data)
-                return None
-        except BaseException as exc:  # noqa: BLE001 - handed to the engine, which knows what it means
-            self.error = exc
-            return -1
-        if len(self.response.body) + len(data) > _DIAGNOSIS_BYTES:
-            return -1
-        self.response.body += data
-        return None
-
-    def note_connection(self, now: float) -> None:
-        """Remember when a connection was first seen; libcurl tells only after the TLS handshake."""
-        if self.connected_at is None and any(map(_is_connected, self.sockets)):
-            self.connected_at = now
-
-    def judge(self) -> bool:
-        if self.accepted is None:
-            self.accepted = self.sink.accepts(self.response)
-        return self.accepted
 
 
 class CurlLoop:
@@ -220,7 +60,7 @@ class CurlLoop:
         self._watched: set[int] = set()
         self._deadline: float | None = None
         self._idle: list[Any] = []
-        self._active: dict[Any, _Transfer] = {}
+        self._active: dict[Any, Exchange] = {}
         self._stopping = False
         self._awake = False
         self._next_watch = 0.0
@@ -234,12 +74,12 @@ class CurlLoop:
         Returns:
             A function that ends the request as stalled for the reason given to it, unless it has ended already.
         """
-        transfer = _Transfer(request, sink, done)
+        transfer = Exchange(request, sink, done)
         self._inbox.put(partial(self._begin, transfer))
         self._wake()
         return partial(self._post_stall, transfer)
 
-    def _post_stall(self, transfer: _Transfer, reason: str) -> None:
+    def _post_stall(self, transfer: Exchange, reason: str) -> None:
         self._inbox.put(partial(self._stall, transfer, reason))
         self._wake()
 
@@ -312,24 +152,11 @@ class CurlLoop:
         now = time.monotonic()
         self._next_watch = now + _WATCH_SECONDS
         for transfer in list(self._active.values()):
-            what, seconds, limit = self._standstill(transfer, now)
+            what, seconds, limit = transfer.standstill(now, self._timeouts)
             if seconds > limit and not transfer.paused:
                 self._stall(transfer, what, seconds)
 
-    def _standstill(self, transfer: _Transfer, now: float) -> tuple[str, float, float]:
-        """Return what a request waits for, for how many seconds, and how many it may."""
-        limits, elapsed = self._timeouts, now - transfer.began
-        sent = transfer.handle.getinfo(pycurl.PRETRANSFER_TIME)
-        transfer.note_connection(now)
-        if transfer.touched:
-            return "no data from", now - transfer.touched, limits.idle
-        if sent:
-            return "no answer from", elapsed - sent, limits.answer
-        if transfer.connected_at is not None:
-            return "no TLS handshake with", now - transfer.connected_at, limits.tls
-        return "no connection to", elapsed, limits.connect
-
-    def _stall(self, transfer: _Transfer, what: str, seconds: float = 0.0) -> None:
+    def _stall(self, transfer: Exchange, what: str, seconds: float = 0.0) -> None:
         if self._active.get(transfer.handle) is transfer:
             transfer.stalled = what
             self._end(transfer.handle, pycurl.E_OPERATION_TIMEDOUT, what, seconds=seconds)
@@ -345,7 +172,7 @@ class CurlLoop:
                 return
             work()
 
-    def _begin(self, transfer: _Transfer) -> None:
+    def _begin(self, transfer: Exchange) -> None:
         curl = self._idle.pop() if self._idle else pycurl.Curl()
         transfer.handle = curl
         transfer.began = time.monotonic()
@@ -360,7 +187,7 @@ class CurlLoop:
             return
         self._multi.add_handle(curl)
 
-    def _options(self, transfer: _Transfer) -> Mapping[int, Any]:
+    def _options(self, transfer: Exchange) -> Mapping[int, Any]:
         request = transfer.request
         url = request.url.reveal()
         proxy = self._network.proxy_for(url)
@@ -397,7 +224,7 @@ class CurlLoop:
             options |= {pycurl.CAPATH: str(self._network.ca_path), pycurl.PROXY_CAPATH: str(self._network.ca_path)}
         return options
 
-    def _open_socket(self, transfer: _Transfer, direct: bool, _purpose: int, address: Any) -> Any:
+    def _open_socket(self, transfer: Exchange, direct: bool, _purpose: int, address: Any) -> Any:
         family, kind, protocol, target = address
         host = origin(transfer.request.url.reveal()).host
         outside = transfer.request.from_outside
@@ -440,23 +267,8 @@ class CurlLoop:
         transfer = self._active.pop(curl)
         if begun:
             self._multi.remove_handle(curl)
-        transfer.note_connection(time.monotonic())
-        for item in transfer.sockets:
-            item.close()
-        accepted = transfer.accepted if code else _judge_quietly(transfer)
-        _finish_quietly(transfer)
-        ended = Ended(
-            response=transfer.response,
-            accepted=bool(accepted),
-            code=code,
-            message=message,
-            error=transfer.error,
-            address=curl.getinfo(pycurl.PRIMARY_IP) or "",
-            connected=bool(transfer.response.status) or transfer.connected_at is not None,
-            seconds=curl.getinfo(pycurl.TOTAL_TIME) if seconds is None else seconds,
-            stalled=transfer.stalled,
-            connect_status=curl.getinfo(pycurl.HTTP_CONNECTCODE),
-        )
+        transfer.close_sockets()
+        ended = transfer.end(code, message, seconds)
         curl.reset()
         self._idle.append(curl)
         transfer.done(ended)
@@ -464,22 +276,13 @@ class CurlLoop:
     def _close(self) -> None:
         for curl, transfer in self._active.items():
             self._multi.remove_handle(curl)
-            for item in transfer.sockets:
-                item.close()
+            transfer.close_sockets()
             curl.close()
         for curl in self._idle:
             curl.close()
         self._active.clear()
         self._multi.close()
         self._epoll.close()
-
-
-def _is_connected(item: socket.socket) -> bool:
-    try:
-        item.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 def _request_target(url: str, *, proxied: bool) -> str:
@@ -491,22 +294,6 @@ def _request_target(url: str, *, proxied: bool) -> str:
     if slash < 0 or 0 <= question < slash:
         return f"/{rest[question:]}" if question >= 0 else "/"
     return rest[slash:]
-
-
-def _finish_quietly(transfer: _Transfer) -> None:
-    try:
-        transfer.sink.finish()
-    except Exception as exc:  # noqa: BLE001 - handed to the engine, which knows what it means
-        transfer.error = transfer.error or exc
-
-
-def _judge_quietly(transfer: _Transfer) -> bool:
-    """Ask the sink about an answer without a body, which it has not seen yet."""
-    try:
-        return transfer.judge()
-    except Exception as exc:  # noqa: BLE001 - handed to the engine, which knows what it means
-        transfer.error = exc
-        return False
 
 
 def _header_lines(request: Request) -> list[str]:

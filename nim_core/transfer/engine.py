@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from nim_core.errors import NimError, SourceError, StalledError
-from nim_core.transfer.curl import CurlLoop, Ended, Request
+from nim_core.transfer.curl import CurlLoop
+from nim_core.transfer.exchange import Ended, Request
 from nim_core.transfer.failures import Peer
 from nim_core.transfer.flights import Flight, laggards
 from nim_core.transfer.frontier import Frontier, HashPool

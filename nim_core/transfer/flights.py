@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import frozen
 
-from nim_core.transfer.curl import Request
+from nim_core.transfer.exchange import Request
 from nim_core.transfer.jobs import FileTask, Part
 from nim_core.transfer.sinks import FileSink, MemorySink
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from nim_core.transfer.curl import Timeouts
+from nim_core.transfer.exchange import Timeouts
 
 __all__ = ["EngineOptions", "raise_handle_limit"]
 

@@ -31,7 +31,7 @@ from nim_core.errors import (
     TransientError,
     UnsupportedError,
 )
-from nim_core.transfer.curl import Ended
+from nim_core.transfer.exchange import Ended
 from nim_core.transfer.failures import Peer, proxy_refusal
 from nim_core.transfer.retry import RETRYABLE_STATUSES, parse_retry_after
 from nim_core.transfer.storage import storage_error

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from nim_core.errors import RemoteChangedError, TransientError
-from nim_core.transfer.curl import Response
 from nim_core.transfer.digests import crc32c
+from nim_core.transfer.exchange import Response
 from nim_core.transfer.jobs import FileTask, Part
 from nim_core.transfer.outcomes import Refusal
 from nim_core.transfer.storage import storage_error

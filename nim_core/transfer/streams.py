@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from nim_core.errors import NimError, PluginError, TransientError
-from nim_core.transfer.curl import Ended, Response
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
+from nim_core.transfer.exchange import Ended, Response
 from nim_core.transfer.sinks import FileSink, MemorySink
 from nim_core.types import Digest, StreamObject
 

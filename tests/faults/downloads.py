@@ -20,8 +20,8 @@ from nim_core.settings import Settings
 from nim_core.testing.corpus import Content
 from nim_core.testing.http_server import HttpOrigin, RequestLog
 from nim_core.testing.misbehaving import Script, well_behaved
-from nim_core.transfer.curl import Timeouts
 from nim_core.transfer.engine import EngineOptions
+from nim_core.transfer.exchange import Timeouts
 from nim_core.types import TransferEvent
 from tests.faults.invariants import violations
 from tests.faults.shelf import URI, Shelf, registry_of, snapshot_of

@@ -18,7 +18,8 @@ from nim_core.settings import Settings
 from nim_core.testing.corpus import PatternContent, inline
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.ranged import serve_content
-from nim_core.transfer.curl import CurlLoop, Request, Timeouts
+from nim_core.transfer.curl import CurlLoop
+from nim_core.transfer.exchange import Request, Timeouts
 from nim_core.transfer.network import network_config
 from nim_core.types import Secret
 

@@ -33,7 +33,7 @@ from nim_core.errors import (
 from nim_core.testing.corpus import inline, part_of, with_flipped_byte
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.ranged import serve_content, strong_etag
-from nim_core.transfer.curl import Timeouts
+from nim_core.transfer.exchange import Timeouts
 from nim_core.types import Digest, HttpObject, LocalObject, StreamObject
 
 SMALL = 100_000

@@ -31,7 +31,7 @@ from nim_core.errors import (
     UnsupportedError,
 )
 from nim_core.settings import Settings
-from nim_core.transfer.curl import Ended, Response
+from nim_core.transfer.exchange import Ended, Response
 from nim_core.transfer.failures import Peer
 from nim_core.transfer.hosts import Origin
 from nim_core.transfer.network import network_config

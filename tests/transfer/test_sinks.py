@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nim_core.errors import CacheError, DiskFullError, RemoteChangedError, TransientError
-from nim_core.transfer.curl import Response
 from nim_core.transfer.digests import crc32c
+from nim_core.transfer.exchange import Response
 from nim_core.transfer.jobs import FileTask, Job, Part
 from nim_core.transfer.journal import open_partial
 from nim_core.transfer.outcomes import Refusal
