@@ -23,23 +23,22 @@ from nim_core.errors import NimError, SourceError, StalledError
 from nim_core.transfer.curl import CurlLoop
 from nim_core.transfer.exchange import Ended, Request
 from nim_core.transfer.failures import Peer
+from nim_core.transfer.finishing import Finishing, Outcomes
 from nim_core.transfer.flights import Flight, laggards
-from nim_core.transfer.frontier import Frontier, HashPool
 from nim_core.transfer.hosts import Origin, is_loopback_host
 from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
-from nim_core.transfer.journal import Scratch, open_partial
-from nim_core.transfer.landing import Landing, written
+from nim_core.transfer.journal import open_partial
 from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
 from nim_core.transfer.options import EngineOptions, raise_handle_limit
-from nim_core.transfer.outcomes import Decision, Next, decide
+from nim_core.transfer.outcomes import Decision, Next, Refusal, decide
 from nim_core.transfer.pace import HostPace
 from nim_core.transfer.retry import backoff_seconds
 from nim_core.transfer.sinks import FileSink, MemorySink
 from nim_core.transfer.storage import storage_error
-from nim_core.transfer.streams import copy_stream, digest_file
+from nim_core.transfer.streams import copy_stream
 from nim_core.transfer.telling import Teller
-from nim_core.transfer.workers import Batcher, Workers
-from nim_core.types import Digest, HttpObject, LocalObject, Location, Secret, StreamObject, TransferEvent
+from nim_core.transfer.workers import Workers
+from nim_core.types import HttpObject, LocalObject, Location, Secret, StreamObject, TransferEvent
 from nim_core.types.events import EventKind
 
 __all__ = ["Engine"]
@@ -57,12 +56,8 @@ _MAX_REPAIRS: Final = 2
 _FILE_RETRIES: Final = 8
 """Retries of a file in all, as a multiple of those of one part."""
 
-_PUBLISH_BATCH: Final = 512
-_HELD_BYTES: Final = 32 << 20
-"""Bytes of small files that may wait in memory to be published."""
-
-_SETTLING_FILES: Final = 64
-"""Large files that may wait for their digest, each with two open files, before another is begun."""
+_RUN_RETRIES: Final = 64
+"""How many more requests of a run may fail than succeed, as a multiple of the retries of one part."""
 
 _SHUTDOWN_SECONDS: Final = 0.3
 
@@ -97,14 +92,12 @@ class Engine:
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[FileTask] = deque()
         self._active: list[FileTask] = []
-        self._settling: set[FileTask] = set()
-        self._early: dict[FileTask, tuple[Frontier, tuple[Digest, ...]]] = {}
-        self._held = 0
-        self._frontiers: dict[FileTask, Frontier] = {}
+        self._again: list[FileTask] = []
         self._host_pause: dict[str, float] = {}
         self._paces: dict[str, HostPace] = {}
         self._flights: dict[Flight, Callable[[str], None]] = {}
         self._in_flight = 0
+        self._excess = 0
         self._locating = 0
         self._unfinished = 0
         self._error: BaseException | None = None
@@ -125,12 +118,17 @@ class Engine:
         self._waiting.extend(tasks)
         self._unfinished = len(tasks)
         raise_handle_limit()
-        self._scratch = Scratch(self._folder)
         failed = partial(self._post_failure, None)
+        self._finishing = Finishing(
+            folder=self._folder,
+            threads=self._options.hash_threads,
+            verify=self._options.verify,
+            publish=self._publish,
+            post=self._events.put,
+            outcomes=Outcomes(damaged=self._damaged, wrong=self._wrong, published=self._published, failed=failed),
+        )
         self._loop = CurlLoop(self._network, self._options.timeouts, self._options.user_agent, rate=self._options.rate)
-        self._hashing = HashPool(self._options.hash_threads, failed)
         self._locators = Workers("nim-locate", self._options.locate_threads, failed)
-        self._publisher: Batcher[Landing] = Batcher("nim-publish", _PUBLISH_BATCH, self._publish_batch, failed)
         try:
             self._work()
         except OSError as exc:
@@ -154,7 +152,8 @@ class Engine:
 
     def _patience(self) -> float:
         now = time.monotonic()
-        waits = [part.not_before - now for task in self._active for part in task.parts[task.cursor :][:64]]
+        waits = [task.not_before - now for task in self._again]
+        waits += [part.not_before - now for task in self._active for part in task.parts[task.cursor :][:64]]
         return max(0.001, min([_TICK_SECONDS, *(wait for wait in waits if wait > 0)]))
 
     def _post_failure(self, task: FileTask | None, exc: BaseException) -> None:
@@ -176,9 +175,7 @@ class Engine:
         self._stopping = True
         ended = self._loop.stop(_SHUTDOWN_SECONDS)
         self._locators.stop(0.0)
-        self._hashing.stop(_SHUTDOWN_SECONDS)
-        self._publisher.stop(_SHUTDOWN_SECONDS)
-        self._scratch.remove()
+        self._finishing.stop(_SHUTDOWN_SECONDS)
         for task in tasks:
             if ended and task.partial is not None and task.stage is not Stage.DONE:
                 for part in task.parts:
@@ -187,13 +184,17 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ which request is next
     def _fill(self) -> None:
-        while self._in_flight < self._options.max_connections and self._held < _HELD_BYTES:
+        while self._in_flight < self._options.max_connections and not self._finishing.crowded:
             pick = self._pick()
             if pick is None:
                 break
             self._request(*pick)
+        now = time.monotonic()
+        for task in [task for task in self._again if task.not_before <= now]:
+            self._again.remove(task)
+            self._locate(task)
         ahead = max(self._options.connections, self._in_flight) * _AHEAD
-        while self._waiting and self._locating + len(self._active) < ahead and len(self._settling) < _SETTLING_FILES:
+        while self._waiting and self._locating + len(self._active) < ahead and not self._finishing.backlog:
             self._locate(self._waiting.popleft())
 
     def _pick(self) -> tuple[FileTask, Part] | None:
@@ -203,9 +204,7 @@ class Engine:
                 continue
             if not self._pace(task.host).free:
                 continue
-            frontier = self._frontiers.get(task)
-            limit = _WINDOW_BYTES + (frontier.position if frontier else 0)
-            part = task.next_part(now, limit)
+            part = task.next_part(now, _WINDOW_BYTES + self._finishing.position(task))
             if part is not None:
                 return task, part
         return None
@@ -234,21 +233,20 @@ class Engine:
     def _located(self, task: FileTask, location: Location) -> None:
         self._locating -= 1
         if isinstance(location, LocalObject):
-            self._hashing.submit(lambda: self._check_local(task, location.path))
+            self._leave_active(task)
+            self._finishing.take_local(task, location.path)
             return
-        first_time = task.stage is Stage.LOCATING and not task.parts
         if isinstance(location, HttpObject):
             self._take_location(task, location)
         else:
             task.single = task.unranged = True
-        if first_time:
-            self._active.append(task)
-            self._begin(task)
         task.stage = Stage.FETCHING
-        if isinstance(location, StreamObject):
-            self._start_stream(task, location)
-        elif task.size == 0:
+        if not task.parts:
+            self._begin(task)
+        if task.size == 0:
             self._finish_small(task, bytearray())
+        elif isinstance(location, StreamObject):
+            self._start_stream(task, location)
 
     def _take_location(self, task: FileTask, location: HttpObject) -> None:
         url = location.url.reveal()
@@ -263,29 +261,22 @@ class Engine:
         task.validator = task.validator or location.validator
 
     def _begin(self, task: FileTask) -> None:
-        """Open the partial of a file that has been located for the first time, and take over what is in it."""
+        """Begin a file that has been located, with what its partial has of it."""
         if not task.small:
-            task.partial = open_partial(self._folder, task.job.id)
+            task.partial = task.partial or open_partial(self._folder, task.job.id)
             if task.size is not None:
                 task.partial.begin(task.record())
         task.adopt()
         task.reported = task.received
-        self._follow(task)
+        if task not in self._active:
+            self._active.append(task)
+        if not task.small:
+            self._finishing.follow(task)
         self._teller.tell(task, "started", count=task.received)
 
-    def _follow(self, task: FileTask) -> None:
-        """Have a new digest follow the bytes of a file."""
-        if task.small:
-            return
-        if task in self._frontiers:
-            self._frontiers[task].abandoned = True
-        frontier = Frontier(
-            task,
-            damaged=lambda part: self._events.put(lambda: self._damaged(task, frontier, part)),
-            finished=lambda digests: self._events.put(lambda: self._hashed(task, frontier, digests)),
-        )
-        self._frontiers[task] = frontier
-        self._hashing.poke(frontier)
+    def _leave_active(self, task: FileTask) -> None:
+        if task in self._active:
+            self._active.remove(task)
 
     # ------------------------------------------------------------------------------------------------------- requests
     def _request(self, task: FileTask, part: Part) -> None:
@@ -309,7 +300,7 @@ class Engine:
         if task.partial is None:
             sink = MemorySink(task, part)
         else:
-            sink = FileSink(task, part, task.partial.data, partial(self._hashing.poke, self._frontiers[task]))
+            sink = FileSink(task, part, task.partial.data, partial(self._finishing.poke, task))
         sink.expect(request.first, request.last)
         part.in_flight = True
         self._in_flight += 1
@@ -347,7 +338,7 @@ class Engine:
         if task.stale:
             self._restart_when_idle(task)
             return
-        if part.done > flight.before:
+        if part.done > flight.before and not task.unranged:
             part.failures = task.relocations = 0
         whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
         if whole and ended.accepted and ended.error is None:
@@ -367,6 +358,7 @@ class Engine:
     # ----------------------------------------------------------------------------------------- what a request led to
     def _done(self, flight: Flight, _decision: Decision) -> None:
         task, part = flight.task, flight.part
+        self._excess = max(0, self._excess - 1)
         if part.length is None:
             task.size = part.length = part.done
             if task.partial is not None:
@@ -375,12 +367,9 @@ class Engine:
             self._finish_small(task, flight.sink.data)
             return
         task.finish_part(part)
-        if task in self._early and not task.in_flight:
-            self._hashed(task, *self._early.pop(task))
-        self._hashing.poke(self._frontiers[task])
+        self._finishing.part_ended(task)
         if task.complete and not task.in_flight:
-            self._active.remove(task)
-            self._settling.add(task)
+            self._leave_active(task)
 
     def _redirected(self, flight: Flight, decision: Decision) -> None:
         task = flight.task
@@ -413,12 +402,14 @@ class Engine:
         self._restart(flight, decision)
 
     def _restart(self, flight: Flight, decision: Decision) -> None:
+        """Fetch a file from its beginning, as what comes does not fit what came before; a few times only."""
         task = flight.task
         task.restarts += 1
         if task.restarts > _MAX_RESTARTS:
             self._give_up(flight, decision)
             return
-        task.validator = task.source.validator if task.source else None
+        if flight.sink.refusal is Refusal.CHANGED and task.restarts == _MAX_RESTARTS:
+            task.any_version = self._options.verify and bool(task.job.file.digests)
         self._start_over(task, str(decision.error))
 
     def _start_over(self, task: FileTask, reason: str) -> None:
@@ -429,30 +420,21 @@ class Engine:
         task.stale = True
         self._restart_when_idle(task)
 
-    def _resume(self, task: FileTask) -> None:
-        """Have a file that was complete fetched again, or the part of it that is not complete any more."""
-        self._settling.discard(task)
-        if task not in self._active:
-            self._active.append(task)
-
     def _restart_when_idle(self, task: FileTask) -> None:
         if not task.in_flight:
-            self._resume(task)
-            task.begin_parts()
-            self._follow(task)
-            if task.source is None:
-                self._locate(task)
-                return
-            task.stage = Stage.FETCHING
-            if task.size == 0:
-                self._finish_small(task, bytearray())
+            self._finishing.recall(task)
+            self._leave_active(task)
+            task.forget()
+            self._again.append(task)
 
     def _retry(self, flight: Flight, decision: Decision) -> None:
         task, part = flight.task, flight.part
         part.failures += 1
         task.failures += 1
         limit = self._options.retries
-        if part.failures > limit or task.failures > limit * _FILE_RETRIES or (decision.delay or 0) > _MAX_WAIT_SECONDS:
+        self._excess += 1
+        spent = part.failures > limit or task.failures > limit * (1 if task.unranged else _FILE_RETRIES)
+        if spent or self._excess > limit * _RUN_RETRIES or (decision.delay or 0) > _MAX_WAIT_SECONDS:
             self._give_up(flight, decision)
             return
         now = time.monotonic()
@@ -465,6 +447,7 @@ class Engine:
         kind: EventKind = "stall" if isinstance(decision.error, StalledError) else "retry"
         self._teller.trouble(task, part, kind, decision.error, delay)
         if task.source is None or (task.unranged and part.done) or part.complete:
+            task.not_before = part.not_before
             self._start_over(task, str(decision.error))
 
     def _give_up(self, flight: Flight, decision: Decision) -> None:
@@ -480,62 +463,24 @@ class Engine:
         Next.FAIL: _give_up,
     }
 
-    # -------------------------------------------------------------------------------------------- digests, publication
-    def _damaged(self, task: FileTask, frontier: Frontier, part: Part) -> None:
-        if self._frontiers.get(task) is not frontier:
-            return
+    # ------------------------------------------------------------------------------- what became of the bytes of a file
+    def _finish_small(self, task: FileTask, data: bytearray) -> None:
+        self._leave_active(task)
+        self._finishing.take(task, data)
+
+    def _damaged(self, task: FileTask, part: Part) -> None:
+        """Fetch a part again that an earlier process left damaged."""
         task.cursor = min(task.cursor, part.number)
-        self._resume(task)
-        self._teller.tell(
-            task, "restart", count=-(part.length or 0), offset=part.offset, reason="damaged since the last run"
-        )
+        if task not in self._active:
+            self._active.append(task)
+        reason = "damaged since the last run"
+        self._teller.tell(task, "restart", count=-(part.length or 0), offset=part.offset, reason=reason)
         task.reported = task.received
 
-    def _hashed(self, task: FileTask, frontier: Frontier, digests: tuple[Digest, ...]) -> None:
-        if self._frontiers.get(task) is not frontier or task.partial is None:
-            return
-        if task.in_flight:  # the last byte is here, but its request has not ended
-            self._early[task] = (frontier, digests)
-            return
-        self._publisher.put(Landing(task=task, path=task.partial.path, digests=digests))
-
-    def _finish_small(self, task: FileTask, data: bytearray) -> None:
-        self._active.remove(task)
-        self._held += len(data)
-        path = self._scratch.folder / task.job.id
-        self._publisher.put(Landing(task=task, path=path, data=data))
-
-    def _check_local(self, task: FileTask, path: Path) -> None:
-        """Check a file that is on this machine already, where there is something to check it against."""
-        expected = task.job.file.digests if self._options.verify else ()
-        size = path.stat().st_size
-        digests: tuple[Digest, ...] = ()
-        if expected:
-            size, digests = digest_file(path, expected, lambda: self._stopping)
-        task.size = size
-        self._publisher.put(Landing(task=task, path=path, digests=digests, outside=True))
-
-    def _publish_batch(self, batch: list[Landing]) -> None:
-        """Compare digests and size of files with what was promised; publish them, or have them fetched again."""
-        good: list[tuple[Landing, Verified]] = []
-        for landing in map(written, batch):
-            error = landing.task.mismatch(landing.digests, verify=self._options.verify)
-            if error is not None:
-                self._events.put(partial(self._repair, landing, error))
-            else:
-                good.append((landing, landing.verified()))
-        if good:
-            self._publish([verified for _, verified in good])
-            self._events.put(partial(self._published, good))
-
-    def _repair(self, landing: Landing, error: NimError) -> None:
+    def _wrong(self, task: FileTask, error: NimError, again: bool) -> None:
         """Fetch wrong content again, on fresh connections, the second time as a single stream; then give up."""
-        task = landing.task
         task.repairs += 1
-        self._held -= len(landing.data or b"")
-        if landing.data is not None:
-            landing.path.unlink(missing_ok=True)
-        if task.repairs > _MAX_REPAIRS or landing.outside:
+        if task.repairs > _MAX_REPAIRS or not again:
             if task.partial is not None:
                 task.partial.discard()
                 task.partial = None
@@ -545,19 +490,13 @@ class Engine:
         task.single = task.single or task.repairs == _MAX_REPAIRS
         self._start_over(task, str(error))
 
-    def _published(self, batch: Sequence[tuple[Landing, Verified]]) -> None:
-        for landing, verified in batch:
-            task = landing.task
-            task.stage = Stage.DONE
-            self._unfinished -= 1
-            self._held -= len(landing.data or b"")
-            self._frontiers.pop(task, None)
-            self._early.pop(task, None)
-            self._settling.discard(task)
-            if task.partial is not None:
-                task.partial.discard()
-            self._teller.progress(task)
-            self._teller.tell(task, "published", count=verified.size)
+    def _published(self, task: FileTask, size: int) -> None:
+        task.stage = Stage.DONE
+        self._unfinished -= 1
+        if task.partial is not None:
+            task.partial.discard()
+        self._teller.progress(task)
+        self._teller.tell(task, "published", count=size)
 
     # --------------------------------------------------------------------------------------------------------- telling
     def _tick(self) -> None:
@@ -565,11 +504,9 @@ class Engine:
         if now < self._next_tick:
             return
         self._next_tick = now + _TICK_SECONDS
-        for task in (*self._active, *self._settling):
+        for task in (*self._active, *self._finishing.settling):
             self._pace(task.host).received(self._teller.progress(task))
-            frontier = self._frontiers.get(task)
-            if frontier is not None:
-                self._hashing.poke(frontier)
+            self._finishing.poke(task)
         for host, pace in self._paces.items():
             waiting = not pace.free and any(task.host == host and task.wants(now) for task in self._active)
             pace.adapt(now, waiting=waiting)

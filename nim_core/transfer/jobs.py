@@ -152,6 +152,7 @@ class FileTask:
         from_outside: Whether a host that is not this machine redirected to ``url``.
         route: Rises whenever ``url`` changes.
         validator: ETag all parts must have.
+        any_version: Whether they need not, as servers disagree about it and a digest tells in the end.
         single: Whether the file has to come as one stream.
         unranged: Whether the server sends whole files only.
         fresh: Whether new connections have to be used.
@@ -160,6 +161,7 @@ class FileTask:
         failures: Requests that ended badly, in all.
         generation: Rises when requests under way must end because the file starts again.
         stale: Whether it starts again once the last of them has.
+        not_before: Monotonic time in seconds before which it does not start again.
         reported: Bytes that progress has been reported for.
         cursor: Number of the first part that may be incomplete.
     """
@@ -176,6 +178,7 @@ class FileTask:
     from_outside: bool = False
     host: str = ""
     validator: str | None = None
+    any_version: bool = False
     single: bool = False
     unranged: bool = False
     fresh: bool = False
@@ -185,6 +188,7 @@ class FileTask:
     failures: int = 0
     generation: int = 0
     stale: bool = False
+    not_before: float = 0.0
     parts: list[Part] = field(factory=list)
     partial: Partial | None = None
     reported: int = 0
@@ -222,11 +226,12 @@ class FileTask:
         digests = tuple(str(digest) for digest in self.job.file.digests)
         return FileRecord(size=size, part_size=part_size(size), validator=self.validator, digests=digests)
 
-    def begin_parts(self) -> None:
-        """Cut the file anew, forgetting every byte; no request may be under way for it."""
-        self.parts, self.cursor, self.stale = cut(self.size, single=self.single), 0, False
-        if self.partial is not None and self.size is not None:
-            self.partial.restart(self.record())
+    def forget(self) -> None:
+        """Forget every byte, and all that the source and the server said; no request may be under way for it."""
+        self.parts, self.cursor, self.stale = [], 0, False
+        self.size, self.validator = self.job.file.size, None
+        if self.partial is not None:
+            self.partial.forget()
 
     def adopt(self) -> None:
         """Cut the file, taking over the parts that its partial claims to have."""

@@ -107,11 +107,14 @@ class Partial:
         self._rewrite(record)
         os.ftruncate(self.data, record.size)
 
-    def restart(self, record: FileRecord) -> None:
-        """Forget every finished part."""
+    def forget(self) -> None:
+        """Forget every byte, also for whoever takes the partial over."""
         self.finished = {}
-        self._rewrite(record)
-        os.ftruncate(self.data, record.size)
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+        (self.folder / "journal").unlink(missing_ok=True)
+        os.ftruncate(self.data, 0)
 
     def finish_part(self, part: PartRecord) -> None:
         """Record what there is of a part, unless the partial never began, its size being unknown."""

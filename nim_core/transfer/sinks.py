@@ -100,7 +100,7 @@ class _Sink:
     def _is_changed(self, response: Response) -> bool:
         """Compare with the version that other parts came from; the first answer settles which one that is."""
         etag = strong_etag(response)
-        if etag is None:
+        if etag is None or self.task.any_version:
             return False
         if self.task.validator is None:
             self.task.validator = etag

@@ -1,7 +1,7 @@
 """
 The disk is full, or fails, at any moment of a download.
 
-Calls of the real command fail as the kernel would have them fail. It ends with a documented exit code and its last words
+Calls of the real command fail as the kernel would have them fail. It ends with a documented exit code; its last words
 say what the storage said; nothing wrong is visible, and the same command completes once the storage works again.
 """
 

@@ -204,14 +204,14 @@ class TestFileTask:
         task.adopt()
         assert [(part.done, part.claimed) for part in task.parts] == [(0, None)]
 
-    def test_beginning_again_forgets_the_journal_too(self, partial, tmp_path):
+    def test_forgetting_forgets_the_journal_too(self, partial, tmp_path):
         task = make_task(2 * MIN_PART_BYTES)
         task.partial = partial
         partial.begin(task.record())
         partial.finish_part(PartRecord(number=0, crc=11))
         task.cursor, task.stale = 1, True
-        task.begin_parts()
-        assert (task.cursor, task.stale, task.received) == (0, False, 0)
+        task.forget()
+        assert (task.parts, task.cursor, task.stale) == ([], 0, False)
         partial.close()
         again = open_partial(tmp_path, "f")
         again.begin(task.record())

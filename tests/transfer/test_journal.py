@@ -227,11 +227,13 @@ class TestJournal:
         assert os.fstat(partial.data).st_size == 1000
         partial.close()
 
-    def test_restart_forgets_lines_on_disk_too(self, parent):
+    def test_what_is_forgotten_is_forgotten_on_disk_too(self, parent):
         leave_partial(parent)
         partial = open_partial(parent, "f")
         partial.begin(RECORD)
-        partial.restart(evolve(RECORD, validator='"v2"'))
+        partial.forget()
+        assert os.fstat(partial.data).st_size == 0
+        partial.begin(evolve(RECORD, validator='"v2"'))
         assert partial.finished == {}
         partial.finish_part(PARTS[4])
         partial.close()
@@ -249,8 +251,9 @@ class TestJournal:
         partial = open_partial(parent, "f")
         partial.begin(RECORD)
         (partial.folder / "journal.new").mkdir()
+        partial.forget()
         with pytest.raises(OSError, match=r"journal\.new"):
-            partial.restart(RECORD)
+            partial.begin(RECORD)
         reused = os.open(os.devnull, os.O_RDONLY)
         try:
             partial.close()
