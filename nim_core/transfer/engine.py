@@ -56,6 +56,9 @@ _MAX_REPAIRS: Final = 2
 _FILE_RETRIES: Final = 8
 """Retries of a file in all, as a multiple of those of one part."""
 
+_TRICKLE_BYTES: Final = 1 << 20
+"""A request that stood still counts as failed although it brought fewer bytes than this."""
+
 _RUN_RETRIES: Final = 64
 """How many more requests of a run may fail than succeed, as a multiple of the retries of one part."""
 
@@ -338,7 +341,8 @@ class Engine:
         if task.stale:
             self._restart_when_idle(task)
             return
-        if part.done > flight.before and not task.unranged:
+        gained = part.done - flight.before
+        if gained > (_TRICKLE_BYTES if ended.stalled else 0) and not task.unranged:
             part.failures = task.relocations = 0
         whole = part.complete or (part.length is None and ended.code == 0 and ended.error is None)
         if whole and ended.accepted and ended.error is None:

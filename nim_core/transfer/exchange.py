@@ -19,6 +19,8 @@ _DIAGNOSIS_BYTES: Final = 64 * 1024
 """Of the body of an answer that is not data, this much is kept; more of it ends the connection."""
 
 _MAX_HEADER_BYTES: Final = 256 * 1024
+_LOW_SPEED: Final = 100
+"""Bytes per second below which an answer stands still, by the average of the idle limit's time."""
 
 
 @frozen(kw_only=True)
@@ -30,7 +32,7 @@ class Timeouts:
         connect: Name resolution and connection.
         tls: TLS handshake.
         answer: From sending the request to the first byte of the answer.
-        idle: Without a single further byte.
+        idle: Without a further byte, or with so few that it makes no difference.
     """
 
     connect: float = 15.0
@@ -130,6 +132,7 @@ class Exchange:
         sockets: Those that were opened for it.
         connected_at: When a connection was first seen. None: not yet.
         touched: When the answer last moved on. 0.0: no byte of it yet.
+        counted: Bytes that came since ``counted_from``, in monotonic seconds.
         stalled: As in :class:`Ended`.
     """
 
@@ -147,11 +150,13 @@ class Exchange:
     sockets: list[socket.socket] = field(factory=list)
     connected_at: float | None = None
     touched: float = 0.0
+    counted: int = 0
+    counted_from: float = 0.0
     stalled: str = ""
 
     def on_header(self, line: bytes) -> int | None:
         """Take a line of headers; ends the request when there are too many."""
-        self.touched = time.monotonic()
+        self._touch(len(line))
         self.header_bytes += len(line)
         if self.header_bytes > _MAX_HEADER_BYTES:
             self.error = SourceError("answer with too many or too long headers")
@@ -167,7 +172,7 @@ class Exchange:
 
     def on_body(self, data: bytes) -> int | None:
         """Take bytes of the body: hand them to the sink, or keep them when it does not want them."""
-        self.touched = time.monotonic()
+        self._touch(len(data))
         if self.gate is not None and not self.gate(len(data)):
             self.paused = True
             return int(pycurl.WRITEFUNC_PAUSE)
@@ -200,12 +205,26 @@ class Exchange:
         sent = self.handle.getinfo(pycurl.PRETRANSFER_TIME)
         self.note_connection(now)
         if self.touched:
-            return "no data from", now - self.touched, limits.idle
+            return self._low_speed(now, limits.idle)
         if sent:
             return "no answer from", elapsed - sent, limits.answer
         if self.connected_at is not None:
             return "no TLS handshake with", now - self.connected_at, limits.tls
         return "no connection to", elapsed, limits.connect
+
+    def _touch(self, count: int) -> None:
+        self.touched = time.monotonic()
+        self.counted += count
+        self.counted_from = self.counted_from or self.touched
+
+    def _low_speed(self, now: float, limit: float) -> tuple[str, float, float]:
+        """As :meth:`standstill`, of an answer that has begun; a rate that was asked for is never too low."""
+        over = now - self.counted_from
+        if self.gate is None and over > limit and now - self.touched <= limit:
+            if self.counted < _LOW_SPEED * over:
+                return f"less than {_LOW_SPEED} bytes per second from", over, limit
+            self.counted, self.counted_from = 0, now
+        return "no data from", now - self.touched, limit
 
     def close_sockets(self) -> None:
         """Close our handles of its sockets; libcurl has its own."""

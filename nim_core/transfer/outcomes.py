@@ -142,7 +142,8 @@ def decide(ended: Ended, *, refusal: Refusal | None, whole: bool, peer: Peer, na
 
 def status_error(status: int, host: str, body: str = "") -> SourceError:
     """Return the error for a status that data did not come with."""
-    kind, words = _STATUS_ERRORS.get(status, (TransientError if status >= 500 else SourceError, "request failed"))
+    passing = status >= 500 or status in RETRYABLE_STATUSES
+    kind, words = _STATUS_ERRORS.get(status, (TransientError if passing else SourceError, "request failed"))
     said = f": {body}" if body else ""
     return kind(f"{words} (HTTP {status} from {host}){said}")
 

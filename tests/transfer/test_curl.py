@@ -348,6 +348,22 @@ class TestFailures:
         assert (ended.code, ended.stalled, ended.accepted) == (pycurl.E_OPERATION_TIMEDOUT, "no data from", True)
         assert bytes(sink.data) == CONTENT.read(0, 1000)
 
+    def test_a_body_that_trickles(self, origin, site):
+        site.answer = lambda _request: Response(body=CONTENT, rate=20)
+        loop = make_loop(timeouts=Timeouts(answer=20, idle=1))
+        ended, sink = ask(loop, origin.url + "/f")
+        loop.stop(5)
+        assert (ended.code, ended.stalled) == (pycurl.E_OPERATION_TIMEDOUT, "less than 100 bytes per second from")
+        assert 0 < len(sink.data) < 100
+
+    def test_a_body_that_trickles_because_we_asked_for_it(self, origin, site):
+        content = inline(b"x" * 60)
+        site.answer = lambda _request: Response(body=content, rate=20)
+        loop = make_loop(timeouts=Timeouts(answer=20, idle=1), rate=1e9)
+        ended, sink = ask(loop, origin.url + "/f")
+        loop.stop(5)
+        assert (ended.code, bytes(sink.data)) == (0, content.data())
+
     def test_a_request_that_is_ended_from_outside(self, loop, origin, site):
         site.answer = lambda _request: Response(body=CONTENT, stall_at=1000)
         ends, sink = queue.SimpleQueue(), Collector()

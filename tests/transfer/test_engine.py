@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -535,3 +536,22 @@ def test_secrets_are_in_no_event_and_no_error(bench, site):
     with pytest.raises(NimError) as caught:
         bench.run(bench.job("/f?sig=abc", size=SMALL, locate=lambda: bench.locate("/f?sig=abc")))
     assert "secret" not in f"{caught.value!r} {caught.value} {bench.events!r}".replace("Secret", "")
+
+
+def test_a_run_in_which_nearly_everything_fails_ends(bench, site, pattern, monkeypatch):
+    asked = Counter()
+
+    def fails_at_first(request, _count):
+        asked[request.path] += 1
+        return Response(status=503) if asked[request.path] == 1 else None
+
+    site.files = {f"/{number}": pattern(1000) for number in range(40)}
+    site.script = fails_at_first
+    jobs = [bench.job(path) for path in site.files]
+    monkeypatch.setattr("nim_core.transfer.engine._RUN_RETRIES", 1)
+    with pytest.raises(TransientError):
+        bench.run(*jobs, retries=3, connections=8)
+    asked.clear()
+    monkeypatch.undo()
+    bench.run(*jobs, retries=3, connections=8)
+    assert len(bench.published) == 40
