@@ -16,6 +16,7 @@ from typing import Final
 from nim_core.errors import CacheError
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check, crc32c
 from nim_core.transfer.jobs import FileTask, Part
+from nim_core.transfer.storage import start_writing_back
 from nim_core.transfer.workers import Workers
 from nim_core.types import Digest
 
@@ -23,6 +24,8 @@ __all__ = ["Frontier", "HashPool"]
 
 _READ_BYTES: Final = 2 << 20
 _WORTH_A_TURN: Final = 1 << 20
+_WRITE_BACK_BYTES: Final = 64 << 20
+"""Left to the kernel, gigabytes are written when the file is made durable, and everybody waits for them."""
 
 
 class Frontier:
@@ -44,6 +47,7 @@ class Frontier:
         self, task: FileTask, damaged: Callable[[Part], None], finished: Callable[[tuple[Digest, ...]], None]
     ) -> None:
         self.position = 0
+        self._written_back = 0
         self.scheduled = False
         self.abandoned = False
         self._parts = task.parts
@@ -105,6 +109,9 @@ class Frontier:
             digest, crc = self._claim
             self._claim = (digest, crc32c(bytes(view[:count]), crc))
         self.position += count
+        if self.position - self._written_back >= _WRITE_BACK_BYTES:
+            start_writing_back(self._partial.data, self._written_back, self.position - self._written_back)
+            self._written_back = self.position
 
     def _leave(self, part: Part) -> None:
         claim, self._claim = self._claim, None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from typing import Final
 
 from attrs import field, frozen
 
 from nim_core.transfer.exchange import Timeouts
+from nim_core.transfer.workers import available_cores
 
 __all__ = ["EngineOptions", "raise_handle_limit"]
 
 _FILE_HANDLES: Final = 65536
+_MOST_HASH_THREADS: Final = 16
+"""Each hashes gigabytes per second; more than this no network brings."""
 
 
 @frozen(kw_only=True)
@@ -39,7 +41,7 @@ class EngineOptions:
     rate: float | None = None
     retries: int = 8
     backoff: float = 0.5
-    hash_threads: int = max(2, os.cpu_count() or 1)
+    hash_threads: int = field(factory=lambda: min(_MOST_HASH_THREADS, max(2, available_cores())))
     locate_threads: int = 8
     verify: bool = True
     timeouts: Timeouts = field(factory=Timeouts)

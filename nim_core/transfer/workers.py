@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Final, Generic, TypeVar
 
-__all__ = ["Batcher", "Workers", "map_threads"]
+__all__ = ["Batcher", "Workers", "available_cores", "map_threads"]
+
+_CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def available_cores(cpu_max: Path = _CPU_MAX) -> int:
+    """
+    Return how many cores this process may use: those it may run on, fewer where its container has a share of them.
+
+    Args:
+        cpu_max: The cgroup's file, microseconds per period (kernel documentation, cgroup-v2).
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        return cores
 
 
 class Workers:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from nim_core.transfer.workers import Batcher, Workers, map_threads
+from nim_core.transfer.workers import Batcher, Workers, available_cores, map_threads
 
 
 def threads_named(name):
@@ -257,3 +257,16 @@ def wait_for(claim):
             return
         time.sleep(0.005)
     pytest.fail("it never happened")
+
+
+class TestAvailableCores:
+    @pytest.mark.parametrize("text", ["max 100000\n", "", "a b", "1 0", "100000000 100000"])
+    def test_those_it_may_run_on(self, tmp_path, text):
+        (tmp_path / "cpu.max").write_text(text)
+        assert available_cores(tmp_path / "cpu.max") == len(os.sched_getaffinity(0))
+        assert available_cores(tmp_path / "missing") == len(os.sched_getaffinity(0))
+
+    @pytest.mark.parametrize("quota", [100000, 1000])
+    def test_a_share(self, tmp_path, quota):
+        (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+        assert available_cores(tmp_path / "cpu.max") == 1
