@@ -22,17 +22,16 @@ from typing import Final
 from nim_core.errors import NimError, SourceError, StalledError
 from nim_core.transfer.curl import CurlLoop
 from nim_core.transfer.exchange import Ended, Request
-from nim_core.transfer.failures import Peer
 from nim_core.transfer.finishing import Finishing, Outcomes
 from nim_core.transfer.flights import Flight, laggards
-from nim_core.transfer.hosts import Origin, is_loopback_host
 from nim_core.transfer.jobs import FileTask, Job, Part, Stage, Verified
 from nim_core.transfer.journal import open_partial
-from nim_core.transfer.network import MAX_REDIRECTS, NetworkConfig, allowed_redirect, check_host, headers_across, origin
+from nim_core.transfer.network import NetworkConfig
 from nim_core.transfer.options import EngineOptions, raise_handle_limit
 from nim_core.transfer.outcomes import Decision, Next, Refusal, decide
 from nim_core.transfer.pace import HostPace
 from nim_core.transfer.retry import backoff_seconds
+from nim_core.transfer.routes import Route
 from nim_core.transfer.sinks import FileSink, MemorySink
 from nim_core.transfer.storage import storage_error
 from nim_core.transfer.streams import copy_stream
@@ -252,11 +251,7 @@ class Engine:
             self._start_stream(task, location)
 
     def _take_location(self, task: FileTask, location: HttpObject) -> None:
-        url = location.url.reveal()
-        check_host(self._network, url)
-        task.source, task.url, task.headers = location, location.url, location.headers
-        task.hops, task.route, task.from_outside = 0, task.route + 1, False
-        task.host = origin(url).host
+        task.source, task.route = location, Route.to(location, self._network)
         if task.size is None:
             task.size = location.size
         if location.ranges is False:
@@ -287,13 +282,13 @@ class Engine:
         if task.partial is None:
             part.reset()
         request = Request(
-            url=task.url,
-            headers=task.headers,
+            url=task.route.url,
+            headers=task.route.headers,
             first=part.offset + part.done,
             last=None if whole else part.last,
             fresh=task.fresh or part.fresh,
             multiplex=task.small,
-            from_outside=task.from_outside,
+            from_outside=task.route.from_outside,
         )
         flight = self._take_off(task, part, request)
         self._flights[flight] = self._loop.submit(request, flight.sink, partial(self._post_end, flight))
@@ -315,7 +310,6 @@ class Engine:
             request=request,
             before=part.done,
             route=task.route,
-            host=task.host,
             began=time.monotonic(),
         )
 
@@ -335,7 +329,7 @@ class Engine:
         part.in_flight = False
         self._in_flight -= 1
         self._flights.pop(flight, None)
-        pace = self._pace(flight.host)
+        pace = self._pace(flight.route.host)
         pace.in_flight -= 1
         self.bytes_received += sink.received
         if task.stale:
@@ -348,16 +342,9 @@ class Engine:
         if whole and ended.accepted and ended.error is None:
             decision = Decision(next=Next.DONE)
         else:
-            peer = self._peer(flight)
+            peer = flight.peer(self._network)
             decision = decide(ended, refusal=sink.refusal, whole=whole, peer=peer, name=task.name, now=time.time())
         self._steps[decision.next](self, flight, decision)
-
-    def _peer(self, flight: Flight) -> Peer:
-        trust = self._network.trust
-        if not flight.request.url:
-            return Peer(origin=Origin("stream", flight.task.job.identity.scheme, 0), proxy=None, trust=trust)
-        url = flight.request.url.reveal()
-        return Peer(origin=origin(url), proxy=self._network.proxy(url), trust=trust)
 
     # ----------------------------------------------------------------------------------------- what a request led to
     def _done(self, flight: Flight, _decision: Decision) -> None:
@@ -376,23 +363,13 @@ class Engine:
             self._leave_active(task)
 
     def _redirected(self, flight: Flight, decision: Decision) -> None:
-        task = flight.task
-        if flight.route != task.route:
-            return
-        if task.hops >= MAX_REDIRECTS:
-            self._fail(task, SourceError(f"too many redirects: {task.host}"))
-            return
-        here = flight.request.url.reveal()
-        there = allowed_redirect(self._network, here, decision.location)
-        task.headers = headers_across(task.headers, here, there)
-        task.from_outside = task.from_outside or not is_loopback_host(task.host)
-        task.url, task.host = Secret(there), origin(there).host
-        task.hops, task.route = task.hops + 1, task.route + 1
+        if flight.task.route is flight.route:
+            flight.task.route = flight.route.redirected(decision.location, self._network)
 
     def _relocate(self, flight: Flight, decision: Decision) -> None:
         """Ask the source once more; the same answer again is final."""
         task = flight.task
-        if flight.route != task.route or task.stage is Stage.LOCATING:
+        if task.route is not flight.route or task.stage is Stage.LOCATING:
             return
         if task.relocations:
             self._give_up(flight, decision)
@@ -443,9 +420,9 @@ class Engine:
             return
         now = time.monotonic()
         if decision.refused:
-            self._pace(flight.host).refused(now)
+            self._pace(flight.route.host).refused(now)
         if decision.delay is not None:
-            self._host_pause[task.host] = now + decision.delay
+            self._host_pause[flight.route.host] = now + decision.delay
         delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
         part.not_before = now + delay
         kind: EventKind = "stall" if isinstance(decision.error, StalledError) else "retry"
@@ -455,7 +432,7 @@ class Engine:
             self._start_over(task, str(decision.error))
 
     def _give_up(self, flight: Flight, decision: Decision) -> None:
-        self._fail(flight.task, decision.error or SourceError(f"failed too often: {flight.task.host}"))
+        self._fail(flight.task, decision.error or SourceError(f"failed too often: {flight.route.host}"))
 
     _steps: Final = {
         Next.DONE: _done,

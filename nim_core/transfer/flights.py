@@ -9,7 +9,11 @@ from typing import Final
 from attrs import frozen
 
 from nim_core.transfer.exchange import Request
+from nim_core.transfer.failures import Peer
+from nim_core.transfer.hosts import Origin
 from nim_core.transfer.jobs import FileTask, Part
+from nim_core.transfer.network import NetworkConfig, origin
+from nim_core.transfer.routes import Route
 from nim_core.transfer.sinks import FileSink, MemorySink
 
 __all__ = ["Flight", "laggards"]
@@ -28,7 +32,6 @@ class Flight:
     Attributes:
         before: Bytes of the part that were there before it.
         route: Route of the file that it took.
-        host: Host it went to.
         began: Monotonic time in seconds.
     """
 
@@ -37,13 +40,19 @@ class Flight:
     sink: FileSink | MemorySink
     request: Request
     before: int
-    route: int
-    host: str
+    route: Route
     began: float
 
     def speed(self, now: float) -> float:
         """Bytes per second so far."""
         return (self.part.done - self.before) / max(now - self.began, 0.001)
+
+    def peer(self, network: NetworkConfig) -> Peer:
+        """Return who was asked, for messages."""
+        if not self.request.url:
+            return Peer(origin=Origin("stream", self.task.job.identity.scheme, 0), proxy=None, trust=network.trust)
+        url = self.request.url.reveal()
+        return Peer(origin=origin(url), proxy=network.proxy(url), trust=network.trust)
 
 
 def laggards(flights: Iterable[Flight], now: float) -> list[Flight]:
@@ -51,9 +60,9 @@ def laggards(flights: Iterable[Flight], now: float) -> list[Flight]:
     old = [flight for flight in flights if now - flight.began > _LAG_SECONDS and not flight.task.small]
     by_host: dict[str, list[float]] = {}
     for flight in old:
-        by_host.setdefault(flight.host, []).append(flight.speed(now))
+        by_host.setdefault(flight.route.host, []).append(flight.speed(now))
     usual = {host: median(speeds) for host, speeds in by_host.items() if len(speeds) >= _LAG_SIBLINGS}
-    return [flight for flight in old if _lags(flight, usual.get(flight.host, 0.0), now)]
+    return [flight for flight in old if _lags(flight, usual.get(flight.route.host, 0.0), now)]
 
 
 def _lags(flight: Flight, usual: float, now: float) -> bool:

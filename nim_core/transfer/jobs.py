@@ -11,7 +11,8 @@ from attrs import define, field, frozen
 
 from nim_core.errors import DigestMismatchError, NimError, SizeMismatchError
 from nim_core.transfer.journal import FileRecord, Partial, PartRecord
-from nim_core.types import Digest, HttpObject, Location, ModelUri, RemoteFile, Secret
+from nim_core.transfer.routes import NOWHERE, Route
+from nim_core.types import Digest, HttpObject, Location, ModelUri, RemoteFile
 
 __all__ = ["MAX_PART_BYTES", "SMALL_BYTES", "FileTask", "Job", "Part", "Stage", "Verified", "cut", "part_size"]
 
@@ -146,11 +147,7 @@ class FileTask:
         name: What to call it, without secrets.
         stage: How far it is.
         source: What the source said last about where the bytes are.
-        url: Where requests go now: the source's URL or where that one redirected to.
-        headers: Sent along; only what the origin of ``url`` may see.
-        hops: Redirects that led to ``url``.
-        from_outside: Whether a host that is not this machine redirected to ``url``.
-        route: Rises whenever ``url`` changes.
+        route: Where requests go now.
         validator: ETag all parts must have.
         any_version: Whether they need not, as servers disagree about it and a digest tells in the end.
         single: Whether the file has to come as one stream.
@@ -171,12 +168,7 @@ class FileTask:
     name: str = field(init=False)
     stage: Stage = Stage.WAITING
     source: HttpObject | None = None
-    url: Secret = field(factory=lambda: Secret(""))
-    headers: tuple[tuple[str, Secret], ...] = ()
-    hops: int = 0
-    route: int = 0
-    from_outside: bool = False
-    host: str = ""
+    route: Route = NOWHERE
     validator: str | None = None
     any_version: bool = False
     single: bool = False
@@ -199,6 +191,11 @@ class FileTask:
 
     def __repr__(self) -> str:
         return f"FileTask({self.name!r})"
+
+    @property
+    def host(self) -> str:
+        """Host that requests go to. Empty when there is none."""
+        return self.route.host
 
     @property
     def small(self) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nim_core.errors import DigestMismatchError, SizeMismatchError
 from nim_core.transfer.jobs import MAX_PART_BYTES, SMALL_BYTES, FileTask, Job, Part, cut, part_size
 from nim_core.transfer.journal import PartRecord, open_partial
+from nim_core.transfer.routes import Route
 from nim_core.types import Digest, HttpObject, ModelUri, RemoteFile
 
 MIB = 1 << 20
@@ -248,7 +249,7 @@ class TestMismatch:
 
     def test_another_content(self):
         task = make_task(5, digests=(self.RIGHT,))
-        task.host = "example.com"
+        task.route = Route(host="example.com")
         error = task.mismatch((self.CONTENT, self.WRONG), verify=True)
         assert type(error) is DigestMismatchError
         assert (

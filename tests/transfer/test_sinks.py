@@ -17,6 +17,7 @@ from nim_core.transfer.exchange import Response
 from nim_core.transfer.jobs import FileTask, Job, Part
 from nim_core.transfer.journal import open_partial
 from nim_core.transfer.outcomes import Refusal
+from nim_core.transfer.routes import Route
 from nim_core.transfer.sinks import FileSink, MemorySink, refusal_of, strong_etag
 from nim_core.types import HttpObject, ModelUri, RemoteFile
 
@@ -33,7 +34,7 @@ def make_task(size, *parts):
         locate=lambda: HttpObject(url="http://127.0.0.1/f"),
     )
     task = FileTask(job, size)
-    task.host = "example.com"
+    task.route = Route(host="example.com")
     task.parts = list(parts)
     return task
 

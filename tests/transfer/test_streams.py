@@ -11,6 +11,7 @@ import pytest
 from nim_core.errors import CacheError, PermissionDeniedError, PluginError, TransientError
 from nim_core.testing.corpus import PatternContent
 from nim_core.transfer.jobs import FileTask, Job, Part
+from nim_core.transfer.routes import Route
 from nim_core.transfer.sinks import MemorySink
 from nim_core.transfer.streams import copy_stream, digest_file
 from nim_core.types import Digest, ModelUri, RemoteFile, StreamObject
@@ -63,7 +64,7 @@ def make_sink(size=SIZE, kind=MemorySink):
         locate=lambda: StreamObject(open=io.BytesIO),
     )
     task = FileTask(job, size)
-    task.host = "stream"
+    task.route = Route(host="stream")
     part = Part(0, 0, size)
     task.parts = [part]
     return kind(task, part)
