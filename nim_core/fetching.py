@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from importlib.metadata import version
@@ -116,10 +116,12 @@ def _already_here(
     fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Resolver, run: Run
 ) -> dict[ModelUri, Present]:
     local = resolver.local_paths(fetches)
-    checks = [partial(_outside, fetches[identity], path, run.options) for identity, path in local.items()]
+    checks: list[Callable[[], Present | None]] = [
+        partial(_outside, fetches[identity], path, run.options) for identity, path in local.items()
+    ]
     if not run.options.force:
         rest = {item.uri: item for item in wanted if item.uri not in local}
-        checks += [partial(_inside, fetches[identity], item, run) for identity, item in rest.items()]
+        checks += [check for identity, item in rest.items() for check in _checks(fetches[identity], item, run)]
     found = map_threads("nim-verify", lambda check: check(), checks, os.cpu_count() or 1)
     return {present.identity: present for present in found if present is not None}
 
@@ -135,11 +137,20 @@ def _outside(fetch: Fetch, path: Path, options: DownloadOptions) -> Present | No
     )
 
 
-def _inside(fetch: Fetch, wanted: Wanted, run: Run) -> Present | None:
-    """Return a file of the cache; None when it is not there or not what is wanted."""
+def _checks(fetch: Fetch, wanted: Wanted, run: Run) -> Iterable[Callable[[], Present | None]]:
+    """Yield what looks whether a file is in the cache; nothing where no blob could be it, as for most new files."""
     known = run.index.find(wanted)
     expected = _expected(fetch, known)
-    for blob in _candidates(fetch, known, run.layout) if expected else ():
+    blobs = _candidates(fetch, known, run.layout) if expected else ()
+    if blobs:
+        yield partial(_inside, fetch, known, expected, blobs, run)
+
+
+def _inside(
+    fetch: Fetch, known: ReceiptFile | None, expected: tuple[Digest, ...], blobs: Iterable[Path], run: Run
+) -> Present | None:
+    """Return a file of the cache; None when none of ``blobs`` is what is expected."""
+    for blob in blobs:
         found = _read(blob, fetch.file.size, expected, run.options)
         if found is None:
             continue
@@ -158,7 +169,7 @@ def _inside(fetch: Fetch, wanted: Wanted, run: Run) -> Present | None:
     return None
 
 
-def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Iterable[Path]:
+def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Collection[Path]:
     """
     Return blobs that may be the file: the snapshot's, those named by an expected digest, a receipt's.
 
@@ -168,7 +179,8 @@ def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Iter
     paths = [layout.snapshot(fetch.key) / fetch.file.path, *(layout.blob(fetch.key, name) for name in names if name)]
     if known is not None:
         paths.append(layout.path / known.blob)
-    named = ((path, layout.unresolved(Path(os.path.realpath(path)), fetch.key)) for path in paths)
+    there = (path for path in paths if os.path.lexists(path))
+    named = ((path, layout.unresolved(Path(os.path.realpath(path)), fetch.key)) for path in there)
     return dict.fromkeys(real for path, real in named if real == path or layout.has(real, fetch.key))
 
 
@@ -249,7 +261,8 @@ class _Carrier:
 
     def _preflight(self, jobs: Sequence[Job]) -> None:
         probe(self._run.layout, self._run.settings.cache_probe_seconds)
-        needed = sum(max(0, (job.file.size or 0) - partial_bytes(self._run.layout, job.id)) for job in jobs)
+        here = partial_bytes(self._run.layout)
+        needed = sum(max(0, (job.file.size or 0) - here.get(job.id, 0)) for job in jobs)
         check_space(self._run.layout.partials, needed, len(jobs))
 
     def _engine_options(self) -> EngineOptions:

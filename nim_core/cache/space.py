@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -82,12 +82,17 @@ def _touch(layout: Layout) -> None:
         raise folder_error(exc, folder) from exc
 
 
-def partial_bytes(layout: Layout, file_id: str) -> int:
-    """Return how many bytes on disk the largest partial of a file takes already; one is gone on with, no more."""
-    largest = 0
-    for path in layout.partials.glob(f"{file_id}.*/data"):
+def partial_bytes(layout: Layout) -> Mapping[str, int]:
+    """
+    Return how many bytes on disk the partial of each file takes already, by the file's id.
+
+    Of several partials of a file the largest counts: one is gone on with, no more.
+    """
+    largest: dict[str, int] = {}
+    for path in layout.partials.glob("*.*/data"):
+        file_id = path.parent.name.partition(".")[0]
         with contextlib.suppress(OSError):  # another process has just finished or taken it
-            largest = max(largest, path.stat().st_blocks * _BLOCK)
+            largest[file_id] = max(largest.get(file_id, 0), path.stat().st_blocks * _BLOCK)
     return largest
 
 
