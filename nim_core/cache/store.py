@@ -44,6 +44,26 @@ class Stored:
     link: Path | None
 
 
+class _Folders:
+    """The folders of one batch: each is made once, and the way from one to another found once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Path, str], Path] = {}
+        self._ways: dict[tuple[Path, Path], str] = {}
+
+    def make(self, base: Path, relative: str) -> Path:
+        """Make a folder as :func:`~nim_core.cache.layout.make_folder` does."""
+        if (base, relative) not in self._made:
+            self._made[base, relative] = make_folder(base, relative)
+        return self._made[base, relative]
+
+    def way(self, start: Path, end: Path) -> str:
+        """Return the relative path of ``end`` as seen from ``start``."""
+        if (start, end) not in self._ways:
+            self._ways[start, end] = os.path.relpath(end, start)
+        return self._ways[start, end]
+
+
 class Store:
     """Puts verified files into a cache."""
 
@@ -58,13 +78,13 @@ class Store:
             CacheError: In its most fitting subclass; files of the batch not visible yet stay invisible.
         """
         try:
-            files = list(batch)
+            files, folders = list(batch), _Folders()
             _make_durable([verified.path for _, verified in files if not verified.outside])
-            moved = [self._store(fetch, verified) for fetch, verified in files]
+            moved = [self._store(fetch, verified, folders) for fetch, verified in files]
             inside = [stored for stored in moved if stored.link is not None]
             for folder in {stored.blob.parent for stored in inside}:
                 sync_folder(folder)
-            links = [self.link(stored.fetch, stored.blob) for stored in inside]
+            links = [self._link(stored.fetch, stored.blob, folders) for stored in inside]
             for folder in {link.parent for link in links if link is not None}:
                 sync_folder(folder)
         except OSError as exc:
@@ -73,14 +93,17 @@ class Store:
 
     def link(self, fetch: Fetch, blob: Path) -> Path | None:
         """Make the snapshot's name of a file lead to ``blob``, and its refs to the snapshot. None outside the cache."""
+        return self._link(fetch, blob, _Folders())
+
+    def _link(self, fetch: Fetch, blob: Path, folders: _Folders) -> Path | None:
         if not self._layout.has(blob, fetch.key):
             return None
-        name = fetch.file.path.rpartition("/")[2]
-        link = self._link_path(fetch)
-        folder = make_folder(self._layout.root(fetch.key), str(link.parent.relative_to(self._layout.root(fetch.key))))
-        target = os.path.relpath(blob, folder)
-        if not _leads_to(link, target, blob):
-            _replace(folder, name, partial(_link_or_copy, target=target, blob=blob))
+        snapshot = f"{fetch.key.repo}/snapshots/{fetch.key.snapshot}/{fetch.file.path}".rpartition("/")
+        folder = folders.make(self._layout.root(fetch.key), snapshot[0])
+        link = folder / snapshot[2]
+        target = f"{folders.way(folder, blob.parent)}/{blob.name}"
+        if not _linked(link, target) and not _leads_to(link, target, blob):
+            _replace(folder, link.name, partial(_link_or_copy, target=target, blob=blob))
         for ref in fetch.key.refs:
             self._point(fetch, ref)
         return link
@@ -88,10 +111,10 @@ class Store:
     def _link_path(self, fetch: Fetch) -> Path:
         return self._layout.snapshot(fetch.key) / fetch.file.path
 
-    def _store(self, fetch: Fetch, verified: Verified) -> Stored:
+    def _store(self, fetch: Fetch, verified: Verified, folders: _Folders) -> Stored:
         if verified.outside:
             return Stored(fetch=fetch, verified=verified, blob=verified.path, link=None)
-        folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/blobs")
+        folder = folders.make(self._layout.root(fetch.key), f"{fetch.key.repo}/blobs")
         blob = folder / (fetch.file.blob_name or _content_name(verified))
         if blob.name in {digest.value for digest in verified.digests}:
             _keep_time(verified, blob)
@@ -158,6 +181,15 @@ def _move(path: Path, blob: Path) -> None:
 def _durable_copy(path: Path, temporary: Path) -> None:
     shutil.copy2(path, temporary)
     _sync_file(temporary)
+
+
+def _linked(link: Path, target: str) -> bool:
+    """Make a link where there is nothing yet, and say whether that could be done; it appears in one step."""
+    try:
+        link.symlink_to(target)
+    except OSError:
+        return False
+    return True
 
 
 def _leads_to(link: Path, target: str, blob: Path) -> bool:

@@ -406,7 +406,6 @@ def test_order_on_disk(tmp_path):
         "rename blob",
         "sync folder",
         "link",
-        "rename link",
         "rename ref",
     ]
 
