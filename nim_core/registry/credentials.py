@@ -7,7 +7,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from nim_core.types import Credential, CredentialRequest, ModelUri
+from nim_core.types import Credential, CredentialRequest, ModelUri, UriStyle
 from nim_core.uris import without_file
 
 __all__ = ["CredentialMemory"]
@@ -19,7 +19,7 @@ _Key = tuple[str, str, str | None]
 
 class CredentialMemory:
     """
-    Remembers credentials per source, endpoint and repository; a failure is not remembered.
+    Remembers credentials per source, endpoint and repository or, for objects, bucket; a failure is not remembered.
 
     Args:
         ask: Called for what is not known, by one thread at a time.
@@ -51,4 +51,9 @@ class CredentialMemory:
 
 
 def _repository(uri: ModelUri | None) -> str | None:
-    return None if uri is None else str(without_file(uri))
+    """Return what files have in common that one credential is for; of a URL that is the host."""
+    if uri is None:
+        return None
+    if uri.style is UriStyle.OBJECT:
+        return f"{uri.scheme}://{uri.location.partition('/')[0]}"
+    return str(without_file(uri))

@@ -10,7 +10,7 @@ import pytest
 
 from nim_core.errors import AuthenticationError, PluginError
 from nim_core.registry.credentials import CredentialMemory
-from nim_core.types import Anonymous, BearerToken, CredentialRequest, ModelUri, Variables
+from nim_core.types import Anonymous, BearerToken, CredentialRequest, ModelUri, UriStyle, Variables
 
 SOURCE = "@hookimpl\ndef nim_register_sources():\n    return [source('s', environment=(KEY,))]\n"
 KEY = 'KEY = EnvVar(name="S_KEY", summary="key", secret=True)\n'
@@ -147,6 +147,12 @@ class TestOfASource:
             ("https://h", "s://a/b"),
             ("https://h", "s://a/b:r"),
         ]
+
+    def test_it_is_remembered_per_bucket_for_objects(self, credential, asked):
+        for location in ("one/a", "one/b/c", "two/a", "two"):
+            credential("https://h", ModelUri(scheme="s", location=location, style=UriStyle.OBJECT))
+
+        assert [made.uri.location for made in asked] == ["one/a", "two/a"]
 
 
 class TestMemory:
