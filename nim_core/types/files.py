@@ -80,7 +80,7 @@ class Digest:
 
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_NAME_BYTES = 255
 
@@ -103,16 +103,19 @@ def check_relative_path(path: str) -> str:
         InvalidUriError: The path is empty, absolute, climbs, names a drive, or has a backslash, a control character,
             a lone surrogate, a reserved device name or an over-long component. The message says which.
     """
-    shown = path.encode("unicode_escape", "backslashreplace").decode("ascii")[:200]
-    if not path or path.startswith("/") or _DRIVE.match(path):
-        raise InvalidUriError(f"unsafe file path: '{shown}' is {'absolute' if path else 'empty'}")
-    if "\\" in path or _CONTROL.search(path) or any("\ud800" <= c <= "\udfff" for c in path):
-        raise InvalidUriError(f"unsafe file path: '{shown}' has a backslash or control character")
-    for name in path.split("/"):
-        fault = _name_fault(name)
-        if fault:
-            raise InvalidUriError(f"unsafe file path: '{shown}' {fault}")
+    fault = _path_fault(path)
+    if fault is not None:
+        shown = path.encode("unicode_escape", "backslashreplace").decode("ascii")[:200]
+        raise InvalidUriError(f"unsafe file path: '{shown}' {fault}")
     return path
+
+
+def _path_fault(path: str) -> str | None:
+    if not path or path.startswith("/") or _DRIVE.match(path):
+        return "is absolute" if path else "is empty"
+    if _UNSAFE.search(path):
+        return "has a backslash or control character"
+    return next(filter(None, map(_name_fault, path.split("/"))), None)
 
 
 def _safe_path(_instance: object, _attribute: object, value: str) -> None:
