@@ -21,7 +21,7 @@ __all__ = ["MAX_BYTES", "load_manifest", "read_rows"]
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Size of the largest manifest that is read; the largest one seen has 5 MiB."""
 
-_WORTH_KEEPING: Final = 32 * 1024
+_WORTH_KEEPING: Final = 4 * 1024
 """Size in bytes from which reading a manifest takes noticeably longer than reading its parsed form."""
 
 
