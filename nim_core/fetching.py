@@ -176,7 +176,7 @@ def _candidates(fetch: Fetch, known: ReceiptFile | None, layout: Layout) -> Coll
     A link that leads out of the cache is none of them: what it leads to is not the cache's to keep.
     """
     names = [fetch.file.blob_name, *(digest.value for digest in fetch.file.digests)]
-    paths = [layout.snapshot(fetch.key) / fetch.file.path, *(layout.blob(fetch.key, name) for name in names if name)]
+    paths = [layout.link(fetch.key, fetch.file.path), *(layout.blob(fetch.key, name) for name in names if name)]
     if known is not None:
         paths.append(layout.path / known.blob)
     there = (path for path in paths if os.path.lexists(path))

@@ -61,23 +61,27 @@ class Layout:
 
     def root(self, key: CacheKey) -> Path:
         """Folder of all repositories of a kind of source."""
-        return self.path / key.root
+        return Path(self.path, key.root)
 
     def repo(self, key: CacheKey) -> Path:
         """Folder of one repository."""
-        return self.root(key) / key.repo
+        return Path(self.path, key.root, key.repo)
 
     def blob(self, key: CacheKey, name: str) -> Path:
         """File of one blob."""
-        return self.repo(key) / "blobs" / name
+        return Path(self.path, key.root, key.repo, "blobs", name)
 
     def snapshot(self, key: CacheKey) -> Path:
         """Folder of one snapshot."""
-        return self.repo(key) / "snapshots" / key.snapshot
+        return Path(self.path, key.root, key.repo, "snapshots", key.snapshot)
+
+    def link(self, key: CacheKey, path: str) -> Path:
+        """Place of a file in its snapshot."""
+        return Path(self.path, key.root, key.repo, "snapshots", key.snapshot, path)
 
     def relative(self, path: Path) -> str:
         """Return ``path`` as receipts have it: relative to the cache where it is inside, else absolute."""
-        return str(path.relative_to(self.path)) if path.is_relative_to(self.path) else str(path)
+        return "." if path == self.path else str(path).removeprefix(f"{str(self.path).rstrip('/')}/")
 
     def has(self, path: Path, key: CacheKey) -> bool:
         """Whether ``path`` is in the cache, or in the folder that a vendor's own variable has moved elsewhere."""

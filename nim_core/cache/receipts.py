@@ -102,7 +102,7 @@ def write_receipt(layout: Layout, receipt: Receipt) -> Path:
     folder = make_folder(layout.path, "receipts")
     path = receipt_path(layout, receipt.id)
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    text = json.dumps(_as_json(receipt), indent=1, ensure_ascii=False) + "\n"
+    text = _as_text(receipt)
     try:
         with temporary.open("xb") as file:
             file.write(text.encode("utf-8", "surrogatepass"))
@@ -117,15 +117,19 @@ def write_receipt(layout: Layout, receipt: Receipt) -> Path:
     return path
 
 
-def _as_json(receipt: Receipt) -> dict[str, Any]:
-    return {
+def _as_text(receipt: Receipt) -> str:
+    """Return a receipt as JSON, each file on a line: indented further, thousands of files take a second."""
+    head = {
         "format": _FORMAT,
         "id": receipt.id,
         "label": receipt.label,
         "created": receipt.created,
         "plugins": dict(receipt.plugins),
-        "files": [_file_as_json(file) for file in receipt.files],
     }
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    fields = "".join(f" {encode(name)}: {encode(value)},\n" for name, value in head.items())
+    files = ",\n".join(f"  {encode(_file_as_json(file))}" for file in receipt.files)
+    return f'{{\n{fields} "files": [\n{files}\n ]\n}}\n'
 
 
 def _file_as_json(file: ReceiptFile) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from nim_core.plan import Fetch
 from nim_core.transfer.digests import CONTENT_ALGORITHM
 from nim_core.transfer.jobs import Verified
 from nim_core.transfer.storage import storage_error
+from nim_core.types import CacheKey
 
 __all__ = ["Store", "Stored"]
 
@@ -45,19 +46,26 @@ class Stored:
 
 
 class _Folders:
-    """The folders of one batch: each is made once, and the way from one to another found once."""
+    """
+    The folders of one batch: each is made once, and the way from one to another found once.
 
-    def __init__(self) -> None:
-        self._made: dict[tuple[Path, str], Path] = {}
-        self._ways: dict[tuple[Path, Path], str] = {}
+    Args:
+        layout: The cache.
+    """
 
-    def make(self, base: Path, relative: str) -> Path:
-        """Make a folder as :func:`~nim_core.cache.layout.make_folder` does."""
-        if (base, relative) not in self._made:
-            self._made[base, relative] = make_folder(base, relative)
-        return self._made[base, relative]
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._made: dict[tuple[str, str], Path] = {}
+        self._ways: dict[tuple[str, str], str] = {}
 
-    def way(self, start: Path, end: Path) -> str:
+    def make(self, key: CacheKey, relative: str) -> Path:
+        """Make a folder below the root of ``key`` as :func:`~nim_core.cache.layout.make_folder` does."""
+        name = key.root, relative
+        if name not in self._made:
+            self._made[name] = make_folder(self._layout.root(key), relative)
+        return self._made[name]
+
+    def way(self, start: str, end: str) -> str:
         """Return the relative path of ``end`` as seen from ``start``."""
         if (start, end) not in self._ways:
             self._ways[start, end] = os.path.relpath(end, start)
@@ -78,7 +86,7 @@ class Store:
             CacheError: In its most fitting subclass; files of the batch not visible yet stay invisible.
         """
         try:
-            files, folders = list(batch), _Folders()
+            files, folders = list(batch), _Folders(self._layout)
             _make_durable([verified.path for _, verified in files if not verified.outside])
             moved = [self._store(fetch, verified, folders) for fetch, verified in files]
             inside = [stored for stored in moved if stored.link is not None]
@@ -93,28 +101,29 @@ class Store:
 
     def link(self, fetch: Fetch, blob: Path) -> Path | None:
         """Make the snapshot's name of a file lead to ``blob``, and its refs to the snapshot. None outside the cache."""
-        return self._link(fetch, blob, _Folders())
+        return self._link(fetch, blob, _Folders(self._layout))
 
     def _link(self, fetch: Fetch, blob: Path, folders: _Folders) -> Path | None:
         if not self._layout.has(blob, fetch.key):
             return None
-        snapshot = f"{fetch.key.repo}/snapshots/{fetch.key.snapshot}/{fetch.file.path}".rpartition("/")
-        folder = folders.make(self._layout.root(fetch.key), snapshot[0])
-        link = folder / snapshot[2]
-        target = f"{folders.way(folder, blob.parent)}/{blob.name}"
+        place, _, name = f"{fetch.key.repo}/snapshots/{fetch.key.snapshot}/{fetch.file.path}".rpartition("/")
+        folder = folders.make(fetch.key, place)
+        link = folder / name
+        blobs, _, blob_name = str(blob).rpartition("/")
+        target = f"{folders.way(str(folder), blobs)}/{blob_name}"
         if not _linked(link, target) and not _leads_to(link, target, blob):
-            _replace(folder, link.name, partial(_link_or_copy, target=target, blob=blob))
+            _replace(folder, name, partial(_link_or_copy, target=target, blob=blob))
         for ref in fetch.key.refs:
             self._point(fetch, ref)
         return link
 
     def _link_path(self, fetch: Fetch) -> Path:
-        return self._layout.snapshot(fetch.key) / fetch.file.path
+        return self._layout.link(fetch.key, fetch.file.path)
 
     def _store(self, fetch: Fetch, verified: Verified, folders: _Folders) -> Stored:
         if verified.outside:
             return Stored(fetch=fetch, verified=verified, blob=verified.path, link=None)
-        folder = folders.make(self._layout.root(fetch.key), f"{fetch.key.repo}/blobs")
+        folder = folders.make(fetch.key, f"{fetch.key.repo}/blobs")
         blob = folder / (fetch.file.blob_name or _content_name(verified))
         if blob.name in {digest.value for digest in verified.digests}:
             _keep_time(verified, blob)
