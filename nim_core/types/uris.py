@@ -29,7 +29,12 @@ _SIGNED = re.compile(
 )
 
 
-@frozen(kw_only=True)
+def _masked(text: str) -> str:
+    """Return a URI without what signs it; most have no query, and are looked at thousands of times."""
+    return _SIGNED.sub(r"\1***", text) if "?" in text or "&" in text else text
+
+
+@frozen(kw_only=True, cache_hash=True)
 class ModelUri:
     """
     Where a model or one of its files lives, parsed once.
@@ -56,7 +61,7 @@ class ModelUri:
     @property
     def display(self) -> str:
         """The URI without userinfo and without what signs a URL, for messages, logs and receipts."""
-        return f"{self.scheme}://" + _SIGNED.sub(r"\1***", self._plain())
+        return _masked(self._plain())
 
     @property
     def identity(self) -> str:
@@ -66,13 +71,15 @@ class ModelUri:
         Userinfo does not count, so a changed password does not make another file.
         """
         plain = self._plain()
-        masked = _SIGNED.sub(r"\1***", plain)
+        masked = _masked(plain)
         if masked == plain:
-            return self.display
-        return f"{self.display}#{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+            return plain
+        plain = plain.partition("://")[2]
+        return f"{masked}#{hashlib.sha256(plain.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
     def _plain(self) -> str:
-        return _USERINFO.sub("", str(self).partition("://")[2])
+        rest = str(self).partition("://")[2]
+        return f"{self.scheme}://{_USERINFO.sub('', rest) if '@' in rest else rest}"
 
     def __repr__(self) -> str:
         return f"ModelUri({self.display!r})"
