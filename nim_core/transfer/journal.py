@@ -3,39 +3,45 @@ Partial files: what survives a crash.
 
 A partial is a folder, named by what is fetched and by who fetches it::
 
-    tmp/<file id>.<owner id>/
-        owner       held locked by the living owner; {"pid", "host"}
+    tmp/<file id>.<random>/
+        owner       who fetches it, see :mod:`~nim_core.transfer.ownership`
         data        the bytes, at their places
         journal     one JSON line for the file, then one per part, finished or as far as it is
+        old/        a partial that is being taken over, until its parts are copied
 
 A journal line for a part carries the CRC-32C of its bytes as they came from the network, so no line has to be trusted:
 on resume each part named is read once, which the digest of the whole needs anyway, and one that does not match is
-fetched again. A torn last line ends the journal. A folder whose owner is dead is taken over by renaming it, which one
-process only can succeed in; one that is removed is renamed first, so that nobody takes it over meanwhile. Where the
-file system has no locks nothing is taken over, as nobody can tell who is dead.
+fetched again. A torn last line ends the journal.
+
+A partial whose owner is gone is taken over by renaming its folder, which one process only can succeed in. Where it is
+proved that the owner is gone, the folder is gone on with as it is. Where it is not, the old folder moves into a new one
+and its parts are copied: folder and data file that an owner may come back to are only read, and what it publishes is
+its own. A partial that is removed is renamed first, so that nobody takes it over meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, evolve, field, frozen
 
-__all__ = ["FileRecord", "PartRecord", "Partial", "open_partial"]
+from nim_core.errors import CacheBusyError
+from nim_core.transfer.copying import clone, copy_range
+from nim_core.transfer.ownership import Gone, Owner, gone, hidden, owned, remove_gone
+from nim_core.transfer.storage import storage_error
+
+__all__ = ["FileRecord", "PartRecord", "Partial", "Scratch", "open_partial"]
 
 _FORMAT: Final = 1
 _MAX_CRC: Final = 0xFFFFFFFF
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_OLD: Final = "old"
 
 
 @frozen(kw_only=True)
@@ -90,8 +96,8 @@ class Partial:
 
     folder: Path
     data: int
+    _owner: Owner
     finished: dict[int, PartRecord] = field(factory=dict)
-    _owner: int = field(default=-1, kw_only=True)
     _journal: int = field(default=-1, kw_only=True)
 
     @property
@@ -122,20 +128,46 @@ class Partial:
         if self._journal >= 0:
             os.write(self._journal, part.line())
 
+    def check_owned(self) -> None:
+        """Raise CacheBusyError when another process has taken the partial over, this one having been silent."""
+        if not self._owner.owns(self.folder):
+            raise CacheBusyError(
+                f"another process went on with a download that was silent for too long: {self.folder.name}",
+                hint="run the same command again; it waits for the other process and uses what that has fetched",
+            )
+
     def close(self) -> None:
         """Let go of the partial; it stays for whoever comes next."""
-        for name in ("_journal", "data", "_owner"):
+        for name in ("_journal", "data"):
             handle = getattr(self, name)
             if handle >= 0:
                 os.close(handle)
                 setattr(self, name, -1)
+        self._owner.release()
 
     def discard(self) -> None:
         """Close and remove the partial."""
-        removed = self.folder.with_name(f".{self.folder.name}")
+        removed = hidden(self.folder)
         with contextlib.suppress(OSError):
             self.folder.rename(removed)
         self.close()
+        shutil.rmtree(removed, ignore_errors=True)
+
+    def salvage(self) -> None:
+        """Copy the parts of a partial that is being taken over, and remove it."""
+        outer = self.folder / _OLD
+        if not _is_folder(outer):
+            return
+        inner = outer
+        while _is_folder(inner / _OLD):  # whoever took it over before was taken over itself
+            inner /= _OLD
+        record, claims = _read_journal(inner / "journal")
+        if record is not None:
+            self.finished = _copy_parts(inner / "data", self.data, record, claims)
+            self._rewrite(record)
+            self.finished = {}  # until it begins, and that fits
+        removed = hidden(self.folder)
+        outer.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)
 
     def _rewrite(self, record: FileRecord) -> None:
@@ -160,32 +192,34 @@ class Partial:
 
 class Scratch:
     """
-    A folder for one run's small files; left behind by a run that was killed, removed by the next one.
+    A folder for one run's small files; left behind by a run that was killed, removed by a later one.
 
     Args:
         parent: Where it is made.
+
+    Raises:
+        CacheError: The file system refuses.
     """
 
     def __init__(self, parent: Path) -> None:
         for folder in _candidates(parent, "run"):
             with contextlib.suppress(OSError):  # its run lives
-                owner = _lock_owner(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(owner)
+                remove_gone(folder)
         self.folder = _new_name(parent, "run")
-        self._owner = _make_owned(self.folder)
+        try:
+            self._owner = owned(self.folder)
+        except OSError as exc:
+            raise storage_error(exc, parent) from exc
 
     def remove(self) -> None:
         """Remove the folder and what is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._owner >= 0:
-            os.close(self._owner)
-            self._owner = -1
+        self._owner.release()
 
 
 def open_partial(parent: Path, file_id: str) -> Partial:
     """
-    Open the partial of ``file_id`` below ``parent``: a dead owner's, else a new one.
+    Open the partial of ``file_id`` below ``parent``: one whose owner is gone, else a new one.
 
     Raises:
         OSError: The file system refuses.
@@ -193,8 +227,7 @@ def open_partial(parent: Path, file_id: str) -> Partial:
     for folder in _candidates(parent, file_id):
         with contextlib.suppress(OSError):  # its owner lives, another process was faster, or it is not a partial
             return _taken_over(folder, _new_name(parent, file_id))
-    folder = _new_name(parent, file_id)
-    return _opened(folder, _make_owned(folder))
+    return _new(_new_name(parent, file_id))
 
 
 def _candidates(parent: Path, file_id: str) -> Iterator[Path]:
@@ -207,62 +240,79 @@ def _new_name(parent: Path, file_id: str) -> Path:
     return parent / f"{file_id}.{secrets.token_hex(8)}"
 
 
+def _new(folder: Path) -> Partial:
+    return _opened(folder, owned(folder))
+
+
 def _taken_over(folder: Path, mine: Path) -> Partial:
     """Take a partial over. Raises OSError when its owner lives or anything else is in the way."""
-    owner = _lock_owner(folder)
-    _rename_owned(folder, mine, owner)
+    found = gone(folder)
+    partial = (_continued if found.proved else _superseded)(found, folder, mine)
+    try:
+        partial.salvage()
+    except OSError:
+        partial.close()
+        raise
+    return partial
+
+
+def _continued(found: Gone, folder: Path, mine: Path) -> Partial:
+    """Go on in the folder of an owner that cannot come back."""
+    try:
+        folder.rename(mine)
+        owner = found.take()
+    except OSError:
+        found.close()
+        raise
     return _opened(mine, owner)
 
 
-def _make_owned(folder: Path) -> int:
-    """Make a folder and return a handle to its owner file; until that is locked it has a name that nobody looks for."""
-    unlocked = folder.with_name(f".{folder.name}")
-    unlocked.mkdir(mode=0o700)
-    owner = _lock_owner(unlocked, new=True)
-    _rename_owned(unlocked, folder, owner)
-    return owner
-
-
-def _rename_owned(folder: Path, target: Path, owner: int) -> None:
+def _superseded(found: Gone, folder: Path, mine: Path) -> Partial:
+    """Begin a folder of our own with that of an owner that may come back in it, to be copied from."""
     try:
-        folder.rename(target)
-    except OSError:
-        os.close(owner)
-        raise
-
-
-def _lock_owner(folder: Path, *, new: bool = False) -> int:
-    """
-    Return a handle to the locked owner file; that of a ``new`` folder stays unlocked where there are no locks.
-
-    Raises:
-        BlockingIOError: Its owner lives.
-        FileNotFoundError: The folder is gone.
-        OSError: The file system refuses otherwise.
-    """
-    handle = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if not new or exc.errno not in _NO_LOCKS:
-            os.close(handle)
+        partial = _new(mine)
+        try:
+            folder.rename(mine / _OLD)
+            if not found.was_in(mine / _OLD):  # another process took it meanwhile
+                (mine / _OLD).rename(folder)
+                raise FileNotFoundError(folder)
+        except OSError:
+            partial.discard()
             raise
-    return handle
+    finally:
+        found.close()
+    return partial
 
 
-def _opened(folder: Path, owner: int) -> Partial:
+def _opened(folder: Path, owner: Owner) -> Partial:
     try:
-        _write_owner(owner)
         data = os.open(folder / "data", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError:
-        os.close(owner)
+        owner.release()
         raise
-    return Partial(folder, data, owner=owner)
+    return Partial(folder, data, owner)
 
 
-def _write_owner(handle: int) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, _line({"pid": os.getpid(), "host": socket.gethostname()}), 0)
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _copy_parts(source: Path, target: int, record: FileRecord, claims: dict[int, PartRecord]) -> dict[int, PartRecord]:
+    """Copy the parts that an earlier owner claims to have, and return those that could be."""
+    copied: dict[int, PartRecord] = {}
+    with contextlib.suppress(OSError):  # such as a full disk; what is missing is fetched
+        handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if clone(handle, target):
+                return claims
+            for number, part in sorted(claims.items()):
+                offset = number * record.part_size
+                whole = min(record.part_size, record.size - offset)
+                if copy_range(handle, target, offset, whole if part.done is None else min(part.done, whole)):
+                    copied[number] = part
+        finally:
+            os.close(handle)
+    return copied
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -55,8 +55,15 @@ def _completed(landing: Landing) -> Landing:
 
 
 def written(landing: Landing) -> Landing:
-    """Return a small file as one that is on disk, with its digests."""
+    """
+    Return a small file as one that is on disk, with its digests.
+
+    Raises:
+        CacheBusyError: Another process has taken the file's partial over.
+    """
     data = landing.data
+    if landing.task.partial is not None:
+        landing.task.partial.check_owned()
     if data is None:
         return _completed(landing)
     digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))

@@ -22,9 +22,9 @@ _PROGRAM = "from nim_core.cli.app import download_to_cache; download_to_cache()"
 _SMALL = f"from nim_core.transfer import jobs; assert jobs._MIN_PART_BYTES; jobs._MIN_PART_BYTES = {PART_BYTES}; "
 
 
-def command(*, small: bool = False) -> list[str]:
-    """Return what downloads the model of a shelf; ``small`` with small parts."""
-    return [sys.executable, "-c", (_SMALL if small else "") + _PROGRAM, "--model-uri", URI]
+def command(*arguments: str, small: bool = False, first: str = "") -> list[str]:
+    """Return what downloads the model of a shelf; ``small`` with small parts, after the statements ``first``."""
+    return [sys.executable, "-c", first + (_SMALL if small else "") + _PROGRAM, "--model-uri", URI, *arguments]
 
 
 def environment(url: str, cache: Path, installed: Path, **more: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,10 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nim_core.transfer.journal import FileRecord, PartRecord, Scratch, open_partial
+from nim_core.errors import CacheBusyError
+from nim_core.transfer import journal, ownership
+from nim_core.transfer.journal import FileRecord, Partial, PartRecord, Scratch, open_partial
+from nim_core.transfer.ownership import STALE_SECONDS
 
 RECORD = FileRecord(size=1000, part_size=100, validator='"v1"', digests=("sha256:aa", "md5:bb"))
 PARTS = {number: PartRecord(number=number, crc=number * 1000 + 7) for number in (0, 3, 4)}
@@ -411,22 +416,249 @@ class TestOwners:
         assert list(parent.iterdir()) == []
 
 
-class TestWithoutLocks:
-    @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-    def test_nothing_is_taken_over_and_everything_else_works(self, parent, monkeypatch, code, handles):
-        folder = leave_partial(parent)
+def age(folder, seconds=STALE_SECONDS + 1):
+    """Have an owner be silent since so many seconds, by the file system's clock."""
+    os.utime(folder / "owner", (time.time() - seconds,) * 2)
 
-        def refuse(_handle, _operation):
+
+@pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "lies"])
+def nolock(request, monkeypatch):
+    """A file system shared with other machines, without locks or with locks that hold on one machine only."""
+
+    def flock(_handle, _operation):
+        if request.param != "lies":
+            code = getattr(errno, request.param)
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(ownership._HEART, "add", lambda owner: None)
+    monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
+    boots = itertools.count()
+    monkeypatch.setattr(ownership, "_boot", lambda: f"machine {next(boots)}")
+
+
+class TestWithoutLocks:
+    def test_a_living_owner_keeps_its_partial(self, parent, nolock, handles):
+        first = open_partial(parent, "f")
+        second = open_partial(parent, "f")
+        assert first.folder != second.folder
+        for partial in (first, second):
+            partial.begin(RECORD)
+            partial.check_owned()
+        first.discard()
+        second.check_owned()
+        second.discard()
+        assert list(parent.iterdir()) == []
+
+    def test_an_owner_that_let_go_is_succeeded_at_once(self, parent, nolock, handles):
+        folder = leave_partial(parent)
+        assert resumed(parent) == PARTS
+        assert not folder.exists()
+        assert len(list(parent.iterdir())) == 1
+
+    @pytest.mark.parametrize("cloned", [True, False])
+    def test_a_silent_owner_is_succeeded_and_cannot_touch_what_its_successor_has(
+        self, parent, nolock, handles, monkeypatch, cloned
+    ):
+        if cloned:
+            monkeypatch.setattr(journal, "clone", copy_all)
+        zombie = open_partial(parent, "f")
+        zombie.begin(RECORD)
+        os.pwrite(zombie.data, bytes(range(250)) * 4, 0)
+        for part in (PARTS[0], PARTS[3], PartRecord(number=9, crc=9, done=40)):
+            zombie.finish_part(part)
+        age(zombie.folder)
+
         partial = open_partial(parent, "f")
-        assert partial.folder != folder
         partial.begin(RECORD)
-        partial.finish_part(PARTS[0])
-        assert partial.finished == {0: PARTS[0]}
+        assert sorted(partial.finished) == [0, 3, 9]
+        content = os.pread(partial.data, 1000, 0)
+        for start, stop in ((0, 100), (300, 400), (900, 940)):
+            assert content[start:stop] == (bytes(range(250)) * 4)[start:stop]
+        assert [path.name for path in parent.iterdir()] == [partial.folder.name]
+        assert sorted(path.name for path in partial.folder.iterdir()) == ["data", "journal", "owner"]
+
+        os.pwrite(zombie.data, b"z" * 1000, 0)
+        zombie.finish_part(PARTS[4])
+        zombie._owner.beat()
+        assert os.pread(partial.data, 1000, 0) == content
+        with pytest.raises(CacheBusyError, match="another process"):
+            zombie.check_owned()
+        with pytest.raises(OSError, match=r"[Nn]o such file"):
+            zombie.path.rename(parent / "published")
+        with pytest.raises(OSError, match=r"[Nn]o such file"):
+            zombie.restart(RECORD)
+        zombie.discard()
+        partial.check_owned()
+        partial.close()
+        assert sorted(resumed(parent)) == [0, 3, 9]
+
+    def test_who_comes_back_before_its_data_is_copied_publishes_its_own(self, parent, nolock, monkeypatch, handles):
+        """As on NFS, where a machine may know the old folder by its handle: the folder never gets other data."""
+        zombie = open_partial(parent, "f")
+        zombie.begin(RECORD)
+        folder = os.open(zombie.folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.pwrite(zombie.data, b"z" * 1000, 0)
+        age(zombie.folder)
+        inode = os.fstat(zombie.data).st_ino
+        seen = []
+
+        def publish(source, target):
+            os.rename("data", parent / "published", src_dir_fd=folder)
+            seen.append((os.fstat(source).st_ino, os.fstat(target).st_ino))
+            return False
+
+        monkeypatch.setattr(journal, "clone", publish)
+        zombie.finish_part(PARTS[0])
+        partial = open_partial(parent, "f")
+        assert (parent / "published").stat().st_ino == inode == seen[0][0] != seen[0][1]
+        partial.begin(RECORD)
+        assert sorted(partial.finished) == [0]
+        os.close(folder)
+        zombie.discard()
         partial.discard()
-        assert list(parent.iterdir()) == [folder]
+
+    @pytest.mark.parametrize("when", ["copying", "copied"])
+    def test_a_successor_that_is_killed_is_succeeded_itself(self, parent, nolock, monkeypatch, when):
+        zombie = open_partial(parent, "f")
+        zombie.begin(RECORD)
+        os.pwrite(zombie.data, b"z" * 1000, 0)
+        zombie.finish_part(PARTS[0])
+        zombie.finish_part(PARTS[3])
+        age(zombie.folder)
+        with monkeypatch.context() as patched:
+            patched.setattr(*((journal, "copy_range") if when == "copying" else (Partial, "_rewrite")), interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                open_partial(parent, "f")
+        (half,) = parent.iterdir()
+        assert (half / "old" / "journal").exists()
+        living = open_partial(parent, "f")
+        living.begin(RECORD)
+        assert living.finished == {}
+        living.discard()
+        age(half)
+        partial = open_partial(parent, "f")
+        partial.begin(RECORD)
+        assert sorted(partial.finished) == [0, 3]
+        assert os.pread(partial.data, 100, 300) == b"z" * 100
+        partial.discard()
+        zombie.discard()
+        assert list(parent.iterdir()) == []
+
+    def test_a_full_disk_loses_what_could_not_be_copied(self, parent, nolock, monkeypatch, handles):
+        leave_partial(parent)
+        copies = []
+
+        def copy_one(source, target, offset, length):
+            copies.append(offset)
+            if len(copies) > 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return True
+
+        monkeypatch.setattr(journal, "copy_range", copy_one)
+        assert resumed(parent) == {0: PARTS[0]}
+
+    def test_one_of_many_gets_it(self, parent, nolock):
+        folder = leave_partial(parent)
+        start, opened = threading.Barrier(6), []
+
+        def take():
+            start.wait()
+            opened.append(open_partial(parent, "f"))
+
+        threads = [threading.Thread(target=take) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({partial.folder for partial in opened}) == 6
+        assert len({os.fstat(partial.data).st_ino for partial in opened}) == 6
+        assert not folder.exists()
+        for partial in opened:
+            partial.check_owned()
+            partial.begin(RECORD)
+        assert sorted(len(partial.finished) for partial in opened) == [0] * 5 + [len(PARTS)]
+        for partial in opened:
+            partial.discard()
+        assert list(parent.iterdir()) == []
+
+    def test_a_scratch_folder_of_a_living_run_stays(self, parent, nolock):
+        living = Scratch(parent)
+        silent = Scratch(parent)
+        age(silent.folder)
+        third = Scratch(parent)
+        assert {path.name for path in parent.iterdir()} == {living.folder.name, third.folder.name}
+        for scratch in (living, silent, third):
+            scratch.remove()
+
+
+def test_owners_show_that_they_live_as_long_as_they_do(parent, monkeypatch):
+    monkeypatch.setattr(ownership, "_BEAT_SECONDS", 0.01)
+    heart = ownership._Heart()
+    monkeypatch.setattr(ownership, "_HEART", heart)
+    partials = [open_partial(parent, name) for name in "ab"]
+    for _ in range(2):
+        for partial in partials:
+            age(partial.folder)
+        for partial in partials:
+            while time.time() - (partial.folder / "owner").stat().st_mtime > STALE_SECONDS / 2:
+                time.sleep(0.01)
+    for partial in partials:
+        partial.discard()
+    while heart._running:
+        time.sleep(0.01)
+    open_partial(parent, "c").discard()
+    assert list(parent.iterdir()) == []
+
+
+def copy_all(source, target):
+    os.pwrite(target, os.pread(source, 1 << 20, 0), 0)
+    return True
+
+
+def interrupt(*_arguments):
+    raise KeyboardInterrupt
+
+
+class TestLocksThatAreBelieved:
+    """A lock that can be had proves that the owner is gone where no other machine could have it."""
+
+    @pytest.mark.parametrize("beneath", ["a local file system", "the same kernel"])
+    def test_the_same_file_is_gone_on_with(self, parent, monkeypatch, beneath):
+        if beneath == "the same kernel":
+            monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
+        else:
+            boots = itertools.count()
+            monkeypatch.setattr(ownership, "_boot", lambda: f"boot {next(boots)}")
+        owner = python(OWNER_PROCESS, parent)
+        inode = (parent / owner.stdout.readline().strip() / "data").stat().st_ino
+        owner.kill()
+        owner.communicate()
+        partial = open_partial(parent, "f")
+        partial.begin(evolve(RECORD, validator=None))
+        assert sorted(partial.finished) == [1]
+        assert os.fstat(partial.data).st_ino == inode
+        partial.discard()
+
+    def test_a_stopped_owner_keeps_its_partial_however_long_it_is_silent(self, parent):
+        owner = python(OWNER_PROCESS, parent)
+        name = owner.stdout.readline().strip()
+        owner.send_signal(signal.SIGSTOP)
+        age(parent / name, 1_000_000)
+        partial = open_partial(parent, "f")
+        assert partial.folder.name != name
+        partial.discard()
+        owner.kill()
+        owner.communicate()
+
+    def test_another_mount_of_the_same_files_proves_nothing(self, parent, monkeypatch):
+        monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
+        folder = leave_partial(parent)
+        record = json.loads((folder / "owner").read_text())
+        (folder / "owner").write_text(json.dumps(record | {"device": record["device"] + 1, "released": False}))
+        partial = open_partial(parent, "f")
+        assert folder.exists()
+        partial.discard()
 
 
 class TestFolder:

@@ -1,0 +1,197 @@
+"""
+Several processes, as if on several machines, download the same model into one cache.
+
+Where locks work, each byte is fetched about once. Where they are missing, or hold on one machine only, what becomes
+visible is right all the same: a machine that was asleep may come back and go on writing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from nim_core import errors
+from nim_core.testing.corpus import PatternContent, inline
+from nim_core.testing.http_server import HttpOrigin, RequestLog
+from nim_core.transfer.ownership import STALE_SECONDS
+from tests.crash.commands import PART_BYTES, command, environment
+from tests.faults.invariants import violations
+from tests.faults.shelf import Shelf
+
+FILES = {
+    "model.bin": PatternContent(length=6 * PART_BYTES + 1, seed=1),
+    "nested/other.bin": PatternContent(length=PART_BYTES + 1, seed=2),
+    "config.json": inline('{"a": 1}\n'),
+    "empty.txt": inline(b""),
+}
+TOTAL = sum(content.size for content in FILES.values())
+SECONDS = 60
+
+OTHER_MACHINE = """
+import errno, fcntl, os, uuid
+from nim_core.transfer import ownership
+def flock(handle, operation):
+    if {code!r} != "lies":
+        raise OSError(getattr(errno, {code!r}), os.strerror(getattr(errno, {code!r})))
+boot = str(uuid.uuid4())
+fcntl.flock, ownership._LOCAL_KINDS, ownership._boot = flock, frozenset(), lambda: boot
+"""
+"""A process that finds the cache on a file system shared with other machines, whose locks do not reach those."""
+
+LOCKS = {"locks": "", **{code: OTHER_MACHINE.format(code=code) for code in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "lies")}}
+
+
+@pytest.fixture
+def shelf():
+    with HttpOrigin("shelf", Shelf(FILES), log=RequestLog()) as origin:
+        yield origin
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def start(shelf, installed, tmp_path, cache):
+    """Return a function that starts the command on the cache."""
+    started = []
+
+    def run(*arguments, locks):
+        process = subprocess.Popen(
+            command(*arguments, small=True, first=LOCKS[locks]),
+            env=environment(shelf.url, cache, installed, NIM_LOG_LEVEL="DEBUG"),
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    _, stderr = process.communicate(timeout=SECONDS)
+    return process.returncode, stderr
+
+
+def fetched(shelf):
+    return sum(exchange.sent for exchange in shelf.log if exchange.request.path.startswith("/files/"))
+
+
+def until(condition):
+    for _ in range(SECONDS * 100):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("it never came to that")
+
+
+def parts_of(cache):
+    """How many whole parts there are in journals; one of them is a single byte."""
+    journals = [path.read_bytes().splitlines()[1:] for path in cache.glob("tmp/*/journal")]
+    return sum(b'"done"' not in line for lines in journals for line in lines)
+
+
+def be_silent(cache):
+    """Have all owners be silent for too long."""
+    for owner in cache.glob("tmp/*/owner"):
+        os.utime(owner, (time.time() - STALE_SECONDS - 1,) * 2)
+
+
+@pytest.mark.parametrize("locks", LOCKS)
+def test_four_at_once_fetch_each_byte_once(start, shelf, cache, locks):
+    processes = [start(locks=locks) for _ in range(4)]
+    for process in processes:
+        code, stderr = ended(process)
+        assert code == 0, stderr
+    assert violations(cache, FILES, complete=True) == []
+    assert TOTAL <= fetched(shelf) <= 1.1 * TOTAL
+    assert list(cache.glob("tmp/*")) == []
+
+
+def stopped_half_way(start, cache, locks):
+    process = start("--limit-rate", "2M", locks=locks)
+    until(lambda: parts_of(cache) >= 3)
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+@pytest.mark.parametrize("locks", ["ENOLCK", "lies"])
+def test_who_was_asleep_and_comes_back_does_no_harm(start, shelf, cache, locks):
+    sleeper = stopped_half_way(start, cache, locks)
+    be_silent(cache)
+    before = fetched(shelf)
+    successor = stopped_half_way(start, cache, locks)
+    sleeper.send_signal(signal.SIGCONT)
+    successor.send_signal(signal.SIGCONT)
+    code, stderr = ended(successor)
+    assert code == 0, stderr
+    assert violations(cache, FILES, complete=True) == []
+    code, stderr = ended(sleeper)
+    assert code in {0, errors.CacheBusyError.exit_code, errors.CacheError.exit_code}, stderr
+    assert violations(cache, FILES, complete=True) == []
+    assert fetched(shelf) >= before
+    code, stderr = ended(start("--use-cache", locks=locks))
+    assert code == 0, stderr
+
+
+@pytest.mark.parametrize("locks", ["ENOLCK", "lies"])
+def test_what_a_sleeper_has_is_gone_on_with(start, shelf, cache, locks):
+    sleeper = stopped_half_way(start, cache, locks)
+    whole = parts_of(cache)
+    be_silent(cache)
+    shelf.log.clear()
+    code, stderr = ended(start(locks=locks))
+    assert code == 0, stderr
+    assert fetched(shelf) <= TOTAL - (whole - 1) * PART_BYTES
+    assert violations(cache, FILES, complete=True) == []
+    sleeper.send_signal(signal.SIGCONT)
+    code, stderr = ended(sleeper)
+    assert code in {errors.CacheBusyError.exit_code, errors.CacheError.exit_code}, stderr
+    assert violations(cache, FILES, complete=True) == []
+    assert list(cache.glob("tmp/*")) == []
+
+
+@pytest.mark.parametrize("locks", ["ENOLCK", "lies"])
+def test_who_waits_sees_whom_for_and_goes_on_when_that_one_is_silent(start, shelf, cache, locks):
+    dead = stopped_half_way(start, cache, locks)
+    whole = parts_of(cache)
+    dead.kill()
+    dead.wait()
+    shelf.log.clear()
+    waiting = start(locks=locks)
+    said = iter(waiting.stderr.readline, "")
+    assert any(f"waiting for process {dead.pid} on {os.uname().nodename} (" in line for line in said)
+    be_silent(cache)
+    code, stderr = ended(waiting)
+    assert code == 0, stderr
+    assert fetched(shelf) <= TOTAL - (whole - 1) * PART_BYTES
+    assert violations(cache, FILES, complete=True) == []
+    assert list(cache.glob("tmp/*")) == []
+
+
+def test_who_dies_is_succeeded_at_once_where_locks_work(start, shelf, cache):
+    dead = stopped_half_way(start, cache, "locks")
+    whole = parts_of(cache)
+    waiting = start(locks="locks")
+    said = iter(waiting.stderr.readline, "")
+    assert any(f"waiting for process {dead.pid} on" in line for line in said)
+    shelf.log.clear()
+    dead.kill()
+    dead.wait()
+    code, stderr = ended(waiting)
+    assert code == 0, stderr
+    assert fetched(shelf) <= TOTAL - (whole - 1) * PART_BYTES
+    assert violations(cache, FILES, complete=True) == []
+    assert list(cache.glob("tmp/*")) == []
