@@ -20,7 +20,7 @@ from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
 from nim_core.cache.space import check_answers
-from nim_core.errors import CacheError, ConfigError
+from nim_core.errors import CacheError, ConfigError, NimError
 from nim_core.plan import Plan, Present, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.settings import Settings
@@ -39,6 +39,7 @@ class DownloadOptions:
         use_cache: A complete receipt is enough; the source is not asked and nothing is hashed.
         verify: Check digests of what is fetched and of what is cached.
         force: Fetch everything again.
+        recheck: As ``use_cache``, but read every cached file, and fetch those again that are damaged.
         max_connections: Connections at once, at most.
         limit_rate: Bytes per second, at most. None: no limit.
     """
@@ -47,6 +48,7 @@ class DownloadOptions:
     use_cache: bool = False
     verify: bool = True
     force: bool = False
+    recheck: bool = False
     max_connections: int = 32
     limit_rate: float | None = None
 
@@ -73,12 +75,17 @@ class TargetResult:
 
 @frozen(kw_only=True)
 class DownloadResult:
-    """What was done: per target, and in all ``bytes_fetched`` bytes over the network in ``seconds``."""
+    """
+    What was done: per target, and in all ``bytes_fetched`` bytes over the network in ``seconds``.
+
+    ``damaged`` are the paths of cached files that were found damaged, and have been fetched again.
+    """
 
     targets: tuple[TargetResult, ...]
     plan: Plan
     bytes_fetched: int
     seconds: float
+    damaged: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
@@ -92,6 +99,9 @@ class Observer(Protocol):
 
     def event(self, event: TransferEvent) -> None:
         """Hear a fact about a file."""
+
+    def damaged(self, path: str, reason: str) -> None:
+        """Hear of a cached file that is damaged."""
 
 
 @frozen(kw_only=True)
@@ -159,12 +169,39 @@ def download(
         observer=observer,
     )
     check_answers(layout, settings.cache_probe_seconds)
+    if options.recheck:
+        return _rechecked(targets, run, started)
     known: Mapping[ModelUri, Present] = {}
     if options.use_cache and not options.force:
         targets, known = _from_cache(targets, run)
+    return _completed(targets, known, run, started)
+
+
+def _completed(
+    targets: tuple[Target, ...], known: Mapping[ModelUri, Present], run: Run, started: float
+) -> DownloadResult:
     with ExitStack() as until_receipts:
         fetched = _fetch(_missing(targets, known), known, run, until_receipts)
         return _result(targets, known, fetched, run, started)
+
+
+def _rechecked(targets: tuple[Target, ...], run: Run, started: float) -> DownloadResult:
+    """Read what is cached; what is damaged is removed, and fetched again with what is missing."""
+    from nim_core.rechecking import damage_error, recheck, remove_from_view
+
+    run.observer.phase("verifying")
+    targets = tuple(_from_receipt(target, run) for target in targets)
+    found = recheck(targets, run.index, run.layout)
+    for damage in found.damaged:
+        run.observer.damaged(damage.path, damage.reason)
+    remove_from_view(found.damaged)
+    try:
+        result = _completed(targets, found.right, run, started)
+    except NimError as exc:
+        if not found.damaged:
+            raise
+        raise damage_error(found.damaged, f"not fetched again: {exc.message.splitlines()[0]}", exc.hint) from exc
+    return evolve(result, damaged=tuple(damage.path for damage in found.damaged))
 
 
 def _from_cache(targets: tuple[Target, ...], run: Run) -> tuple[tuple[Target, ...], Mapping[ModelUri, Present]]:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from attrs import define, evolve, field
 
+from nim_core import rechecking
+from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.lease import lease
 from nim_core.cache.receipts import read_receipt, receipt_path
@@ -170,6 +172,7 @@ class Listener:
         self.phases = []
         self.plans = []
         self.events = []
+        self.damages = []
 
     def phase(self, name):
         self.phases.append(name)
@@ -179,6 +182,9 @@ class Listener:
 
     def event(self, event):
         self.events.append(event)
+
+    def damaged(self, path, reason):
+        self.damages.append((path, reason))
 
 
 def make_registry(world, source=WorldSource):
@@ -317,6 +323,152 @@ class TestModel:
         with pytest.raises(SourceError, match="HTTP 500"):
             bench.run(bench.profile(f"{REPO}?file=config.json"))
         assert len(world.origin.log) == 3
+
+
+def damage(path):
+    """Change a byte as a disk does: neither size nor time of last change show it."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+class TestRecheck:
+    @pytest.fixture
+    def filled(self, bench):
+        bench.run(bench.target(REPO))
+        return bench.cache / "repo/hub/models--org--name/snapshots/0123abc"
+
+    def test_all_is_right_and_nobody_is_asked(self, bench, world, filled):
+        (bench.cache / "tmp").rmdir()
+        result = bench.run(bench.target(REPO), recheck=True)
+        assert (world.opened, result.damaged, bench.listener.damages) == (0, (), [])
+        assert (result.targets[0].files, result.targets[0].fetched) == (len(CORPUS.files), 0)
+        assert not (bench.cache / "tmp").exists()
+
+    def test_what_is_damaged_and_no_more_is_fetched_again(self, bench, world, filled):
+        damage(filled / "config.json")
+        assert bench.run(bench.target(REPO), use_cache=True).targets[0].fetched == 0
+        result = bench.run(bench.target(REPO), recheck=True)
+        assert world.located == ["config.json"]
+        assert result.damaged == ("config.json",)
+        ((path, reason),) = bench.listener.damages
+        digest = CORPUS.files["config.json"].digest("blake3")
+        assert path == "config.json"
+        assert re.fullmatch(rf"got blake3:[0-9a-f]{{64}}, expected {digest}", reason)
+        assert CORPUS.differences(filled) == []
+        assert bench.run(bench.target(REPO), recheck=True).damaged == ()
+
+    @pytest.mark.parametrize("change", [lambda path: os.truncate(path, 3), lambda path: path.write_bytes(b"")])
+    def test_another_size(self, bench, world, filled, change):
+        change(filled / "config.json")
+        assert bench.run(bench.target(REPO), recheck=True).damaged == ("config.json",)
+        assert world.located == ["config.json"]
+        assert CORPUS.differences(filled) == []
+
+    @pytest.mark.parametrize("name", ["snapshot", "blob"])
+    def test_what_is_missing_is_fetched_and_is_not_damage(self, bench, world, filled, name):
+        path = filled / "config.json"
+        (path if name == "snapshot" else path.resolve()).unlink()
+        assert bench.run(bench.target(REPO), recheck=True).damaged == ()
+        assert world.located == ([] if name == "snapshot" else ["config.json"])
+        assert CORPUS.differences(filled) == []
+
+    def test_a_copy_in_the_snapshot_is_read_too(self, bench, world, filled):
+        path = filled / "config.json"
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+        damage(path)
+        assert bench.run(bench.target(REPO), recheck=True).damaged == ("config.json",)
+        assert CORPUS.differences(filled) == []
+
+    def test_a_file_in_several_profiles_is_read_and_told_once(self, bench, world):
+        names = [f"{REPO}?file=config.json", f"{REPO}?file=empty.txt"]
+        profiles = bench.profile(*names, target_id="p1"), bench.profile(*names, target_id="p2")
+        bench.run(*profiles)
+        damage(bench.cache / "repo/hub/models--org--name/snapshots/0123abc/config.json")
+        result = bench.run(*profiles, recheck=True)
+        assert result.damaged == ("config.json",)
+        assert world.located == ["config.json"]
+        assert [item.fetched for item in result.targets] == [1, 1]
+
+    def test_a_profile_that_promises_another_content_gets_it(self, bench, world):
+        bench.run(bench.profile(f"{REPO}?file=config.json"))
+        world.files["org/name"]["config.json"] = BIG
+        promised = bench.profile(f"{REPO}?file=config.json", digest=lambda _uri: BIG.digest("blake3"))
+        assert bench.run(promised, recheck=True).damaged == ()
+        assert world.located == ["config.json"]
+
+    def test_without_the_source_they_are_listed(self, bench, world, filled):
+        for name in ("config.json", "données/日本語 ü.txt"):
+            damage(filled / name)
+        del world.files["org/name"]
+        with pytest.raises(DigestMismatchError) as caught:
+            bench.run(bench.target(REPO), recheck=True)
+        first, *lines = caught.value.message.splitlines()
+        assert first == f"2 damaged files in the cache, not fetched again: no such place: {REPO}"
+        assert sorted(line.partition(":")[0] for line in lines) == ["  config.json", "  données/日本語 ü.txt"]
+        assert isinstance(caught.value.__cause__, NotFoundError)
+        assert not (filled / "config.json").exists()
+
+    def test_without_the_source_what_is_only_missing_is_the_source_s_error(self, bench, world, filled):
+        (filled / "config.json").resolve().unlink()
+        del world.files["org/name"]
+        with pytest.raises(NotFoundError):
+            bench.run(bench.target(REPO), recheck=True)
+
+    def test_in_a_cache_that_cannot_be_written_they_are_listed(self, bench, world, filled, monkeypatch):
+        damage(filled / "config.json")
+
+        def refuse(path, missing_ok=False):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        with pytest.raises(DigestMismatchError, match="1 damaged file in the cache, cannot be removed: read-only file"):
+            bench.run(bench.target(REPO), recheck=True)
+        assert world.opened == 0
+
+    def test_a_disk_that_cannot_read_a_file(self, bench, world, filled, monkeypatch):
+        bad, opened = (filled / "config.json").stat().st_ino, Path.open
+
+        def fail(path, *arguments, **options):
+            if path.exists() and path.stat().st_ino == bad:
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return opened(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", fail)
+        assert bench.run(bench.target(REPO), recheck=True).damaged == ("config.json",)
+        assert bench.listener.damages == [("config.json", "cannot be read: input/output error")]
+        assert world.located == ["config.json"]
+
+    def test_what_another_process_has_replaced_meanwhile_stays(self, bench, filled):
+        path = filled / "config.json"
+        damage(path)
+        found = rechecking.recheck(
+            [bench.profile(f"{REPO}?file=config.json", target_id="t1")], ReceiptIndex(bench.layout), bench.layout
+        )
+        assert len(found.damaged) == 1
+        right = path.resolve().with_name("right")
+        right.write_bytes(CORPUS.files["config.json"].data())
+        right.rename(path.resolve())
+        rechecking.remove_from_view(found.damaged)
+        assert path.read_bytes() == CORPUS.files["config.json"].data()
+
+    def test_files_that_are_used_from_where_they_are(self, bench, world):
+        world.give = "local"
+        world.folder.mkdir()
+        for name in ("config.json", "empty.txt"):
+            (world.folder / name).write_bytes(CORPUS.files[name].data())
+        world.files = {str(world.folder): {name: CORPUS.files[name] for name in ("config.json", "empty.txt")}}
+        world.digests = ()
+        target = bench.target(f"dir://{world.folder}")
+        bench.run(target)
+        (world.folder / "config.json").write_bytes(b"mine to change")
+        result = bench.run(target, recheck=True)
+        assert result.damaged == ()
+        assert (world.folder / "config.json").read_bytes() == b"mine to change"
 
 
 class TestAgain:

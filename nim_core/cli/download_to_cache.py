@@ -59,6 +59,13 @@ def download_to_cache(
             help="Check digests of what is downloaded and of what is in the cache already. [default: check]",
         ),
     ] = True,
+    recheck: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="As --use-cache, but read every cached file again, and fetch again what is damaged or missing.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Download again what is in the cache already.")] = False,
     max_connections: Annotated[
         str,
@@ -77,6 +84,8 @@ def download_to_cache(
     """
     names = tuple(name for name in profiles or () if name)
     _refuse_together(context, {"--all": every, "--profiles": names, "--lora": lora, "--model-uri": model_uri})
+    _refuse_together(context, {"--verify": recheck, "--force": force})
+    _refuse_together(context, {"--verify": recheck, "--no-verify-checksums": not verify_checksums})
 
     from nim_core.cli.fetch import Request, fetch, result_as_json, result_as_text
     from nim_core.cli.selection import Choice
@@ -91,6 +100,7 @@ def download_to_cache(
         use_cache=use_cache,
         verify=verify_checksums,
         force=force,
+        recheck=recheck,
         max_connections=parse_count(max_connections),
         limit_rate=None if limit_rate is None else parse_rate(limit_rate),
     )

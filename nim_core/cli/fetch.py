@@ -34,9 +34,10 @@ class Request:
         model_uri: A model, as written. None for profiles.
         manifest_file: Manifest to read; for a model, to write when it is not there.
         cache_path: Folder of the model cache. None for what the environment says.
-        use_cache: As in :class:`~nim_core.download.DownloadOptions`, like the two below.
+        use_cache: As in :class:`~nim_core.download.DownloadOptions`, like the three below.
         verify: Whether digests are checked.
         force: Whether what is cached is fetched again.
+        recheck: Whether what is cached is read again.
         max_connections: As in :class:`~nim_core.download.DownloadOptions`, like the next.
         limit_rate: Bytes per second.
     """
@@ -48,6 +49,7 @@ class Request:
     use_cache: bool = False
     verify: bool = True
     force: bool = False
+    recheck: bool = False
     max_connections: int = 32
     limit_rate: float | None = None
 
@@ -66,6 +68,7 @@ def fetch(request: Request, session: Session) -> DownloadResult:
         use_cache=request.use_cache,
         verify=request.verify,
         force=request.force,
+        recheck=request.recheck,
         max_connections=request.max_connections,
         limit_rate=request.limit_rate,
     )
@@ -155,4 +158,9 @@ def result_as_json(result: DownloadResult) -> Mapping[str, Any]:
         }
         for item in result.targets
     ]
-    return {"targets": targets, "bytes_fetched": result.bytes_fetched, "seconds": round(result.seconds, 3)}
+    return {
+        "targets": targets,
+        "bytes_fetched": result.bytes_fetched,
+        "seconds": round(result.seconds, 3),
+        "damaged": list(result.damaged),
+    }

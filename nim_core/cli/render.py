@@ -149,6 +149,10 @@ class Display:
             self._log.debug("file_published", file=event.file, bytes=event.bytes)
         self._troubles.event(event)
 
+    def damaged(self, path: str, reason: str) -> None:
+        """Hear of a cached file that is damaged."""
+        self._log.warning("damaged", file=path, reason=reason)
+
 
 @contextmanager
 def watch(session: Session, style: LogStyle) -> Iterator[Display]:

@@ -12,7 +12,10 @@ from nim_core.cli.app import command
 from nim_core.cli.argv import Declared, UnreadableArgumentError, normalise
 
 DOCUMENTED = ("--all", "--profiles", "--lora", "--model-uri", "--manifest-file", "--model-cache-path", "--use-cache")
-OURS = ("--verify-checksums", "--no-verify-checksums", "--force", "--json", "--max-connections", "--limit-rate")
+OURS = (
+    *("--verify-checksums", "--no-verify-checksums", "--verify", "--force", "--json"),
+    *("--max-connections", "--limit-rate"),
+)
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 OPTIONS = (
     Declared(names=("--all",), values="none"),
@@ -40,6 +43,7 @@ class Oracle(argparse.ArgumentParser):
         self.add_argument("--model-cache-path")
         self.add_argument("--use-cache", action="store_true")
         self.add_argument("--verify-checksums", action=argparse.BooleanOptionalAction, default=True)
+        self.add_argument("--verify", action="store_true", dest="recheck")
         self.add_argument("--force", action="store_true")
         self.add_argument("--max-connections", default="32")
         self.add_argument("--limit-rate")

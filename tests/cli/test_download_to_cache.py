@@ -98,6 +98,19 @@ def test_options_reach_the_download(get, downloads: FakeDownload, tmp_path: Path
     assert downloads.options == DownloadOptions(cache_path=tmp_path / "other", use_cache=True, verify=False, force=True)
 
 
+def test_verify_reads_the_cache_again(get, downloads: FakeDownload, tmp_path: Path) -> None:
+    get("-p", A, "--verify")
+    assert downloads.options == DownloadOptions(cache_path=tmp_path / "cache", recheck=True)
+
+
+@pytest.mark.parametrize("other", ["--force", "--no-verify-checksums"])
+def test_what_cannot_be_verified(other: str, get, downloads: FakeDownload) -> None:
+    ended = get("-p", A, "--verify", other)
+    assert ended.code == 2
+    assert f"--verify cannot be combined with {other}" in ended.last_line
+    assert downloads.options is None
+
+
 def test_relative_paths_are_those_of_the_user(get, downloads: FakeDownload, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert get("-p", A, "--model-cache-path", "here", "--manifest-file", "model_manifest.yaml").code == 0
@@ -128,6 +141,7 @@ def test_json(get, tmp_path: Path) -> None:
         ],
         "bytes_fetched": 2_000_000,
         "seconds": 0.5,
+        "damaged": [],
     }
 
 

@@ -246,6 +246,40 @@ def test_a_read_only_cache_works_without_network_or_key(filled, machine, mount, 
     assert sockets.lines == []
 
 
+def test_verify_needs_no_network_where_all_is_right(has_model, sockets):
+    machine, manifest = has_model
+    ended = machine.run("--manifest-file", manifest, "--verify", within=sockets.within).check()
+    assert sockets.lines == []
+    assert "0 fetched" in ended.stderr
+
+
+def test_verify_finds_what_neither_size_nor_time_shows_and_mends_it(has_model, serve):
+    machine, manifest = has_model
+    served = serve(MODEL)
+    machine.environment = served.server.environment()
+    flip_a_byte(machine.cache, SHARD)
+    machine.run("--manifest-file", manifest, "--use-cache").check()
+    assert machine.cache.differences(MODEL) != []
+    ended = machine.run("--manifest-file", manifest, "--verify", "--json").check()
+    assert json.loads(ended.stdout)["damaged"] == [SHARD]
+    assert served.bodies == {MODEL.storage_path(SHARD): 1}
+    assert machine.cache.differences(MODEL) == []
+    assert f"file={SHARD}" in next(line for line in ended.stderr.splitlines() if "damaged" in line)
+
+
+def test_verify_lists_what_is_damaged_in_a_cache_that_cannot_be_written(has_model, mount, sockets):
+    machine, manifest = has_model
+    for name in (SHARD, "config.json"):
+        flip_a_byte(machine.cache, name)
+    mount(machine.cache.path, "--bind", "-o", "ro", machine.cache.path)
+    ended = machine.run("--manifest-file", manifest, "--verify", within=sockets.within)
+    assert ended.code == 52
+    assert "2 damaged files in the cache, cannot be removed: read-only file system" in ended.last
+    assert {line.partition(":")[0].strip() for line in ended.stderr.splitlines()[-3:-1]} == {SHARD, "config.json"}
+    assert sockets.lines == []
+    assert machine.cache.link(MODEL, SHARD).exists()
+
+
 def test_another_users_cache_works_without_network_or_key(filled, shared_machine, other_user, sockets):
     machine = shared_machine
     machine.folder.joinpath("home").rmdir()  # as in containers started with any user id
