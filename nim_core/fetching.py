@@ -121,7 +121,8 @@ def _already_here(
     ]
     if not run.options.force:
         rest = {item.uri: item for item in wanted if item.uri not in local}
-        checks += [check for identity, item in rest.items() for check in _checks(fetches[identity], item, run)]
+        store = Store(run.layout)
+        checks += [check for identity, item in rest.items() for check in _checks(fetches[identity], item, run, store)]
     found = map_threads("nim-verify", lambda check: check(), checks, os.cpu_count() or 1)
     return {present.identity: present for present in found if present is not None}
 
@@ -137,17 +138,22 @@ def _outside(fetch: Fetch, path: Path, options: DownloadOptions) -> Present | No
     )
 
 
-def _checks(fetch: Fetch, wanted: Wanted, run: Run) -> Iterable[Callable[[], Present | None]]:
+def _checks(fetch: Fetch, wanted: Wanted, run: Run, store: Store) -> Iterable[Callable[[], Present | None]]:
     """Yield what looks whether a file is in the cache; nothing where no blob could be it, as for most new files."""
     known = run.index.find(wanted)
     expected = _expected(fetch, known)
     blobs = _candidates(fetch, known, run.layout) if expected else ()
     if blobs:
-        yield partial(_inside, fetch, known, expected, blobs, run)
+        yield partial(_inside, fetch, known, expected, blobs, run, store)
 
 
 def _inside(
-    fetch: Fetch, known: ReceiptFile | None, expected: tuple[Digest, ...], blobs: Iterable[Path], run: Run
+    fetch: Fetch,
+    known: ReceiptFile | None,
+    expected: tuple[Digest, ...],
+    blobs: Iterable[Path],
+    run: Run,
+    store: Store,
 ) -> Present | None:
     """Return a file of the cache; None when none of ``blobs`` is what is expected."""
     for blob in blobs:
@@ -160,7 +166,7 @@ def _inside(
         return Present(
             identity=fetch.identity,
             blob=blob,
-            link=Store(run.layout).link(fetch, blob),
+            link=store.link(fetch, blob),
             size=info.st_size,
             mtime_ns=info.st_mtime_ns,
             digests=digests,

@@ -21,6 +21,7 @@ from typing import Final
 from attrs import frozen
 
 from nim_core.cache.layout import Layout, folder_error, make_folder, sync_folder
+from nim_core.cache.names import Namer
 from nim_core.errors import CacheError
 from nim_core.plan import Fetch
 from nim_core.transfer.digests import CONTENT_ALGORITHM
@@ -32,7 +33,6 @@ __all__ = ["Store", "Stored"]
 
 _WORTH_A_FLUSH: Final = 8
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
 @frozen(kw_only=True)
@@ -57,6 +57,7 @@ class _Folders:
         self._layout = layout
         self._made: dict[tuple[str, str], Path] = {}
         self._ways: dict[tuple[str, str], str] = {}
+        self._devices: dict[Path, int] = {}
 
     def make(self, key: CacheKey, relative: str) -> Path:
         """Make a folder below the root of ``key`` as :func:`~nim_core.cache.layout.make_folder` does."""
@@ -64,6 +65,12 @@ class _Folders:
         if name not in self._made:
             self._made[name] = make_folder(self._layout.root(key), relative)
         return self._made[name]
+
+    def device(self, folder: Path) -> int:
+        """Return the number of a folder's file system."""
+        if folder not in self._devices:
+            self._devices[folder] = folder.stat().st_dev
+        return self._devices[folder]
 
     def way(self, start: str, end: str) -> str:
         """Return the relative path of ``end`` as seen from ``start``."""
@@ -77,6 +84,7 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._namer = Namer()
 
     def publish(self, batch: Iterable[tuple[Fetch, Verified]]) -> list[Stored]:
         """
@@ -111,8 +119,9 @@ class Store:
         link = folder / name
         blobs, _, blob_name = str(blob).rpartition("/")
         target = f"{folders.way(str(folder), blobs)}/{blob_name}"
-        if not _linked(link, target) and not _leads_to(link, target, blob):
-            _replace(folder, name, partial(_link_or_copy, target=target, blob=blob))
+        linked = self._namer.has_symlinks(folders.device(folder)) and _linked(link, target)
+        if not linked and not _leads_to(link, target, blob):
+            _replace(folder, name, partial(self._namer.make, target=target, blob=blob))
         for ref in fetch.key.refs:
             self._point(fetch, ref)
         return link
@@ -221,19 +230,6 @@ def _replace(folder: Path, name: str, make: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise folder_error(exc, folder / name) from exc
-
-
-def _link_or_copy(temporary: Path, target: str, blob: Path) -> None:
-    """Link to the blob; where there are no links, the blob once more."""
-    try:
-        temporary.symlink_to(target)
-    except OSError as exc:
-        if exc.errno not in _NO_LINKS:
-            raise
-        try:
-            temporary.hardlink_to(blob)
-        except OSError:
-            shutil.copyfile(blob, temporary)
 
 
 def _sync_file(path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from nim_core.cache import names
 from nim_core.cache.layout import Layout
 from nim_core.cache.store import Store
 from nim_core.errors import CacheError, CachePermissionError, DiskFullError
@@ -297,10 +298,14 @@ class TestOtherFileSystems:
         assert [path for path in volume.rglob("*") if not path.is_dir()] == []
         assert verified.path.read_bytes() == DATA
 
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
     @pytest.mark.parametrize("hard", [True, False])
-    def test_without_links(self, cache, store, monkeypatch, hard):
-        def refuse(*_arguments, **_options):
-            raise PermissionError(errno.EPERM, "Operation not permitted")
+    def test_without_links(self, cache, store, monkeypatch, hard, code):
+        tried = []
+
+        def refuse(*arguments, **_options):
+            tried.append(arguments)
+            raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(os, "symlink", refuse)
         if not hard:
@@ -309,7 +314,72 @@ class TestOtherFileSystems:
         assert not stored.link.is_symlink()
         assert stored.link.samefile(stored.blob) is hard
         assert stored.link.read_bytes() == DATA
+        assert stored.link.stat().st_mtime_ns == stored.blob.stat().st_mtime_ns
         assert cache.names() == [f"{REPO}/blobs/{BLAKE3}", f"{REPO}/snapshots/v1/model.bin"]
+        publish(cache, store, "other")
+        assert len(tried) == (1 if hard else 2), "what there is not is tried once"
+
+    def test_links_that_are_made_and_lead_nowhere(self, cache, store, monkeypatch):
+        symlink, made = os.symlink, []
+
+        def mislead(_target, name, *_more):
+            made.append(name)
+            symlink("elsewhere", name)
+
+        monkeypatch.setattr(os, "symlink", mislead)
+        for name in ("a", "b"):
+            stored = publish(cache, store, name)
+            assert not stored.link.is_symlink()
+            assert stored.link.samefile(stored.blob)
+        assert len(made) == 1
+
+    def test_blocks_are_shared_where_that_is_possible(self, cache, store, monkeypatch):
+        shared = []
+
+        def clone(source, target):
+            shared.append(os.pwrite(target, os.pread(source, 100, 0), 0))
+            return True
+
+        def refuse(*_arguments, **_options):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(names, "clone", clone)
+        for name in ("symlink", "link"):
+            monkeypatch.setattr(os, name, refuse)
+        assert publish(cache, store).link.read_bytes() == DATA
+        assert shared == [len(DATA)]
+
+    def test_too_many_hard_links_to_one_file_are_not_the_file_system_s_fault(self, cache, store, monkeypatch):
+        link, tried = os.link, []
+
+        def refuse(*_arguments, **_options):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        def link_but_once(*arguments, **options):
+            tried.append(arguments)
+            if len(tried) == 1:
+                raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+            link(*arguments, **options)
+
+        monkeypatch.setattr(os, "symlink", refuse)
+        monkeypatch.setattr(os, "link", link_but_once)
+        copied, linked = publish(cache, store, "a"), publish(cache, store, "b")
+        assert not copied.link.samefile(copied.blob)
+        assert linked.link.samefile(linked.blob)
+
+    def test_a_disk_too_full_for_a_copy(self, cache, store, monkeypatch):
+        def refuse(*_arguments, **_options):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        def full(*_arguments):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        for name in ("symlink", "link"):
+            monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(names, "copy_range", full)
+        with pytest.raises(DiskFullError):
+            publish(cache, store)
+        assert [name for name in cache.names() if "snapshots" in name] == []
 
 
 class TestFailures:

@@ -1,8 +1,8 @@
 """
 The disk is full, or fails, at any moment of a download.
 
-Calls of the real command fail as the kernel would have them fail. It ends with a documented exit code; its last words
-say what the storage said; nothing wrong is visible, and the same command completes once the storage works again.
+Calls of the real command fail as the kernel would have them fail. It ends with a documented exit code and its last
+words say what the storage said; nothing wrong is visible, and the same command completes once the storage works again.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def shelf():
 def download(shelf, installed, tmp_path):
     """Return a function that runs the command on the cache, within another program if one is given."""
 
-    def run(cache, within=()):
+    def run(cache, within=(), *arguments):
         return subprocess.run(
-            [*within, *command(small=True)],
+            [*within, *command(*arguments, small=True)],
             env=environment(shelf.url, cache, installed),
             cwd=tmp_path,
             capture_output=True,
@@ -95,3 +95,22 @@ def test_the_disk_is_full_at_a_byte(download, tmp_path, kept):
             assert violations(cache, FILES, complete=True) == []
     except PermissionError as exc:
         pytest.skip(str(exc))
+
+
+@pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP"])
+@pytest.mark.parametrize("calls", ["symlink", "symlink,link,linkat", "symlink,link,linkat,copy_file_range"])
+def test_a_file_system_without_links(traceable, download, shelf, tmp_path, calls, error):
+    cache = tmp_path / "cache"
+    within = failing(calls, error)
+    ended = download(cache, within)
+    assert ended.returncode == 0, ended.stderr
+    assert violations(cache, FILES, complete=True) == []
+    names = [path for path in cache.glob("shelf/hub/*/snapshots/*/**/*") if not path.is_dir()]
+    assert {path.stat().st_nlink for path in names} == ({2} if calls == "symlink" else {1})
+    assert not any(path.is_symlink() for path in names)
+    shelf.log.clear()
+    for more in (["--use-cache"], [], ["--verify"]):
+        again = download(cache, within, *more)
+        assert again.returncode == 0, again.stderr
+        assert violations(cache, FILES, complete=True) == []
+    assert shelf.log.count(route="file") == 0
