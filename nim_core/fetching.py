@@ -16,6 +16,7 @@ from attrs import evolve
 from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.lease import Holder, Lease, lease
+from nim_core.cache.pruning import prune
 from nim_core.cache.receipts import ReceiptFile
 from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
@@ -69,6 +70,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
         run.observer.phase("fetching")
         carrier = _Carrier(run, resolver, network, held)
         new = carrier.carry(plan.fetches) if plan.fetches else {}
+    prune(run.layout.partials, map(_file_id, fetches.values()))
     return Fetched(
         expanded=expanded,
         present={**here, **new},
@@ -226,6 +228,12 @@ def _never() -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------- fetching them
+def _file_id(fetch: Fetch) -> str:
+    """Return what names the partials of a file: its identity and its content, not the place it comes from."""
+    text = "\n".join([fetch.identity.identity, *sorted(str(digest) for digest in fetch.file.digests)])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 class _Carrier:
     """Has the engine fetch files and puts them into the cache."""
 
@@ -260,8 +268,7 @@ class _Carrier:
 
     def _job(self, fetch: Fetch) -> Job:
         """Return what fetches a file; URIs that differ in userinfo alone have one in common."""
-        text = "\n".join([fetch.identity.identity, *sorted(str(digest) for digest in fetch.file.digests)])
-        job_id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        job_id = _file_id(fetch)
         self._fetches.setdefault(job_id, []).append(fetch)
         return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))
 

@@ -41,6 +41,7 @@ from nim_core.testing.certificates import make_certificates
 from nim_core.testing.corpus import Content, Corpus, PatternContent, inline, sample_corpus
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.ranged import serve_content, strong_etag
+from nim_core.transfer.journal import open_partial
 from nim_core.types import (
     BasicPair,
     CacheKey,
@@ -332,6 +333,39 @@ def damage(path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+class TestLeftovers:
+    def test_those_of_files_that_are_here_now_are_removed(self, bench, world):
+        world.files["org/name"]["config.json"] = BIG
+        left = leave_partials(bench, world)
+        other = open_partial(bench.cache / "tmp", "0" * 32)
+        other.close()
+        world.give = "stream"
+        assert len(left) == 1
+        bench.run(bench.target(REPO))
+        assert [path.name for path in (bench.cache / "tmp").iterdir()] == [other.folder.name]
+
+    def test_also_when_all_was_here(self, bench, world):
+        world.files["org/name"]["config.json"] = BIG
+        left = leave_partials(bench, world)
+        kept = [path.rename(bench.cache / f"{path.name}-kept") for path in left]
+        bench.run(bench.target(REPO))
+        for path in kept:
+            path.rename(bench.cache / "tmp" / path.name.removesuffix("-kept"))
+        bench.run(bench.target(REPO))
+        assert list((bench.cache / "tmp").iterdir()) == []
+
+
+def leave_partials(bench, world):
+    """Have a download of a large file fail, and return what it left."""
+    world.give = "http"
+    handler = world.origin.handler
+    world.origin.handler = lambda _request: ("failed", Response(status=500))
+    with pytest.raises(NimError):
+        bench.run(bench.target(REPO))
+    world.origin.handler = handler
+    return sorted((bench.cache / "tmp").iterdir())
 
 
 class TestRecheck:

@@ -344,10 +344,10 @@ def _kind(device: int) -> str:
 
 def _is_stale(handle: int, folder: Path) -> bool:
     """Whether an owner file has not been touched for long; both times are the file system's."""
-    return abs(_clock(folder) - os.fstat(handle).st_mtime) >= STALE_SECONDS
+    return abs(clock(folder) - os.fstat(handle).st_mtime) >= STALE_SECONDS
 
 
-def _clock(folder: Path) -> float:
+def clock(folder: Path) -> float:
     path = folder / f".clock.{secrets.token_hex(8)}"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
