@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from nim_core.transfer.ownership import clock, remove_gone
+from nim_core.transfer.locking import clock
+from nim_core.transfer.ownership import remove_gone
 
 __all__ = ["prune"]
 

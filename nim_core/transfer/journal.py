@@ -32,9 +32,8 @@ from typing import Any, Final
 
 from attrs import define, evolve, field, frozen
 
-from nim_core.errors import CacheBusyError
 from nim_core.transfer.copying import clone, copy_range
-from nim_core.transfer.ownership import Gone, Owner, gone, hidden, owned, remove_gone
+from nim_core.transfer.ownership import Gone, Owner, gone, hidden, owned, remove_gone, succeeded
 from nim_core.transfer.storage import storage_error
 
 __all__ = ["FileRecord", "PartRecord", "Partial", "Scratch", "open_partial"]
@@ -131,10 +130,7 @@ class Partial:
     def check_owned(self) -> None:
         """Raise CacheBusyError when another process has taken the partial over, this one having been silent."""
         if not self._owner.owns(self.folder):
-            raise CacheBusyError(
-                f"another process went on with a download that was silent for too long: {self.folder.name}",
-                hint="run the same command again; it waits for the other process and uses what that has fetched",
-            )
+            raise succeeded(self.folder)
 
     def close(self) -> None:
         """Let go of the partial; it stays for whoever comes next."""

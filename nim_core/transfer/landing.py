@@ -8,6 +8,7 @@ from attrs import evolve, frozen
 
 from nim_core.transfer.digests import StreamDigest, algorithms_to_check
 from nim_core.transfer.jobs import FileTask, Verified
+from nim_core.transfer.ownership import succeeded
 from nim_core.transfer.streams import digest_file
 from nim_core.types import Digest
 
@@ -59,7 +60,7 @@ def written(landing: Landing) -> Landing:
     Return a small file as one that is on disk, with its digests.
 
     Raises:
-        CacheBusyError: Another process has taken the file's partial over.
+        CacheBusyError: Another process has taken over what it is written to, or was fetched to.
     """
     data = landing.data
     if landing.task.partial is not None:
@@ -68,5 +69,8 @@ def written(landing: Landing) -> Landing:
         return _completed(landing)
     digest = StreamDigest(algorithms_to_check(landing.task.job.file.digests, len(data)), len(data))
     digest.update(memoryview(data))
-    landing.path.write_bytes(data)
+    try:
+        landing.path.write_bytes(data)
+    except FileNotFoundError as exc:
+        raise succeeded(landing.path.parent) from exc
     return evolve(landing, digests=digest.digests())

@@ -5,8 +5,8 @@ An owned folder has a file ``owner`` that names the process by a random id, is l
 seconds. What another process makes of it:
 
 - It is locked: the owner lives.
-- It could be locked, and locks are to be believed: the owner is gone, proved. They are on file systems that belong to
-  one machine, and wherever the owner ran beneath this same kernel and mount.
+- It could be locked, nobody else can lock it now, and locks are to be believed: the owner is gone, proved. They are on
+  file systems that belong to one machine, and wherever the owner ran beneath this same kernel and mount.
 - Else locks are missing, or may be a promise that no other machine hears of, as on NFS mounted with ``nolock``. Then an
   owner that said it let go, or has been silent for :data:`STALE_SECONDS` by the file system's own clock, counts as
   gone. That is no proof: a machine that was asleep goes on writing when it wakes. Whoever takes over then may read what
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -30,17 +29,20 @@ from typing import Any, Final
 
 from attrs import asdict, define, evolve, field, frozen
 
+from nim_core.errors import CacheBusyError
+from nim_core.transfer.locking import boot_id, is_proof, lock, silence, touch
+
 __all__ = [
     "STALE_SECONDS",
     "Gone",
     "Owner",
-    "OwnerRecord",
     "give_up",
     "gone",
     "hidden",
     "owned",
     "read_record",
     "remove_gone",
+    "succeeded",
 ]
 
 STALE_SECONDS: Final = 60.0
@@ -48,10 +50,6 @@ STALE_SECONDS: Final = 60.0
 
 _BEAT_SECONDS: Final = 5.0
 _RECORD_BYTES: Final = 512
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-_LOCAL_KINDS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "ramfs", "overlay"})
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 @frozen(kw_only=True)
@@ -93,7 +91,7 @@ class Owner:
             id=secrets.token_hex(8),
             pid=os.getpid(),
             host=socket.gethostname(),
-            boot=_boot(),
+            boot=boot_id(),
             device=os.fstat(self._handle).st_dev,
         )
         self._write()
@@ -114,7 +112,7 @@ class Owner:
         """Show that this process lives."""
         with self._lock, contextlib.suppress(OSError):
             if self._handle >= 0:
-                _touch(self._handle)
+                touch(self._handle)
 
     def release(self) -> None:
         """Let go. Storage that does not answer is not waited for; the end of the process lets go as well."""
@@ -215,7 +213,7 @@ def owned(folder: Path) -> Owner:
     try:
         handle = _open(unseen)
         try:
-            _lock(handle)
+            lock(handle)
             owner = Owner(handle)
         except OSError:
             os.close(handle)
@@ -242,10 +240,10 @@ def gone(folder: Path) -> Gone:
     """
     handle = _open(folder)
     try:
-        locked = _lock(handle)
+        locked = lock(handle)
         record = _read(handle)
-        proved = locked and _proves(handle, record)
-        if not proved and not record.released and not _is_stale(handle, folder.parent):
+        proved = locked and is_proof(handle, record.boot, record.device)
+        if not proved and not record.released and silence(handle, folder.parent) < STALE_SECONDS:
             raise BlockingIOError(errno.EWOULDBLOCK, "its owner may live", str(folder))
     except OSError:
         os.close(handle)
@@ -290,6 +288,14 @@ def hidden(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
 
 
+def succeeded(folder: Path) -> CacheBusyError:
+    """Return the error for a folder that was this process's, until another took this one for dead."""
+    return CacheBusyError(
+        f"another process went on with a download that was silent for too long: {folder.name}",
+        hint="run the same command again; it waits for the other process and uses what that has fetched",
+    )
+
+
 def read_record(folder: Path) -> OwnerRecord:
     """Return what the owner of ``folder`` says of itself; an empty record when nothing can be read."""
     try:
@@ -304,62 +310,6 @@ def read_record(folder: Path) -> OwnerRecord:
 
 def _open(folder: Path) -> int:
     return os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _lock(handle: int) -> bool:
-    """Lock a file and return whether there are locks. Raises BlockingIOError when another process has it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno in _NO_LOCKS:
-            return False
-        raise
-    return True
-
-
-def _proves(handle: int, record: OwnerRecord) -> bool:
-    """Whether a lock that could be had proves that nobody has it on any machine."""
-    device = os.fstat(handle).st_dev
-    same_kernel = record.boot == _boot() != "" and record.device == device
-    return same_kernel or _kind(device) in _LOCAL_KINDS
-
-
-def _boot() -> str:
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _kind(device: int) -> str:
-    """Return the type of a mounted file system, such as ``nfs4``. Empty when not known."""
-    name = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    kinds = (line.partition(" - ")[2].partition(" ")[0] for line in lines if line.split(" ", 3)[2:3] == [name])
-    return next(kinds, "")
-
-
-def _is_stale(handle: int, folder: Path) -> bool:
-    """Whether an owner file has not been touched for long; both times are the file system's."""
-    return abs(clock(folder) - os.fstat(handle).st_mtime) >= STALE_SECONDS
-
-
-def clock(folder: Path) -> float:
-    path = folder / f".clock.{secrets.token_hex(8)}"
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _touch(handle)
-        return os.fstat(handle).st_mtime
-    finally:
-        os.close(handle)
-        path.unlink()
-
-
-def _touch(handle: int) -> None:
-    os.utime(handle)
 
 
 def _write_record(handle: int, record: OwnerRecord) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from nim_core.cache.pruning import prune
-from nim_core.transfer import ownership
+from nim_core.transfer import locking
 from nim_core.transfer.journal import FileRecord, open_partial
 from nim_core.transfer.ownership import owned
 
@@ -72,8 +73,8 @@ def test_nothing_of_the_living(folder):
 
 def test_nothing_of_those_who_may_live_where_locks_prove_nothing(folder, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda _handle, _operation: None)
-    monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
-    monkeypatch.setattr(ownership, "_boot", lambda: "")
+    monkeypatch.setattr(locking, "_LOCAL_KINDS", frozenset())
+    monkeypatch.setattr(locking, "_BOOT_ID", Path("/nowhere"))
     fresh = partial(folder, MINE, living=True)
     silent = partial(folder, MINE, days=1, living=True)
     prune(folder, [MINE])

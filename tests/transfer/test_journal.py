@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nim_core.errors import CacheBusyError
-from nim_core.transfer import journal, ownership
+from nim_core.transfer import journal, locking, ownership
 from nim_core.transfer.journal import FileRecord, Partial, PartRecord, Scratch, open_partial
 from nim_core.transfer.ownership import STALE_SECONDS
 
@@ -421,6 +422,11 @@ def age(folder, seconds=STALE_SECONDS + 1):
     os.utime(folder / "owner", (time.time() - seconds,) * 2)
 
 
+def never_the_same_machine(monkeypatch):
+    boots = itertools.count()
+    monkeypatch.setattr(locking, "_BOOT_ID", SimpleNamespace(read_text=lambda **_options: f"boot {next(boots)}"))
+
+
 @pytest.fixture(params=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "lies"])
 def nolock(request, monkeypatch):
     """A file system shared with other machines, without locks or with locks that hold on one machine only."""
@@ -432,9 +438,8 @@ def nolock(request, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(ownership._HEART, "add", lambda owner: None)
-    monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
-    boots = itertools.count()
-    monkeypatch.setattr(ownership, "_boot", lambda: f"machine {next(boots)}")
+    monkeypatch.setattr(locking, "_LOCAL_KINDS", frozenset())
+    never_the_same_machine(monkeypatch)
 
 
 class TestWithoutLocks:
@@ -626,10 +631,9 @@ class TestLocksThatAreBelieved:
     @pytest.mark.parametrize("beneath", ["a local file system", "the same kernel"])
     def test_the_same_file_is_gone_on_with(self, parent, monkeypatch, beneath):
         if beneath == "the same kernel":
-            monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
+            monkeypatch.setattr(locking, "_LOCAL_KINDS", frozenset())
         else:
-            boots = itertools.count()
-            monkeypatch.setattr(ownership, "_boot", lambda: f"boot {next(boots)}")
+            never_the_same_machine(monkeypatch)
         owner = python(OWNER_PROCESS, parent)
         inode = (parent / owner.stdout.readline().strip() / "data").stat().st_ino
         owner.kill()
@@ -639,6 +643,15 @@ class TestLocksThatAreBelieved:
         assert sorted(partial.finished) == [1]
         assert os.fstat(partial.data).st_ino == inode
         partial.discard()
+
+    def test_locks_that_let_everybody_are_found_out(self, parent, monkeypatch):
+        monkeypatch.setattr(fcntl, "flock", lambda _handle, _operation: None)
+        living = open_partial(parent, "f")
+        other = open_partial(parent, "f")
+        assert other.folder != living.folder
+        living.check_owned()
+        living.discard()
+        other.discard()
 
     def test_a_stopped_owner_keeps_its_partial_however_long_it_is_silent(self, parent):
         owner = python(OWNER_PROCESS, parent)
@@ -652,7 +665,7 @@ class TestLocksThatAreBelieved:
         owner.communicate()
 
     def test_another_mount_of_the_same_files_proves_nothing(self, parent, monkeypatch):
-        monkeypatch.setattr(ownership, "_LOCAL_KINDS", frozenset())
+        monkeypatch.setattr(locking, "_LOCAL_KINDS", frozenset())
         folder = leave_partial(parent)
         record = json.loads((folder / "owner").read_text())
         (folder / "owner").write_text(json.dumps(record | {"device": record["device"] + 1, "released": False}))
