@@ -143,21 +143,14 @@ def _outside(fetch: Fetch, path: Path, options: DownloadOptions) -> Present | No
 def _checks(fetch: Fetch, wanted: Wanted, run: Run, store: Store) -> Iterable[Callable[[], Present | None]]:
     """Yield what looks whether a file is in the cache; nothing where no blob could be it, as for most new files."""
     known = run.index.find(wanted)
-    expected = _expected(fetch, known)
-    blobs = _candidates(fetch, known, run.layout) if expected else ()
+    blobs = _candidates(fetch, known, run.layout) if _expected(fetch, known) else ()
     if blobs:
-        yield partial(_inside, fetch, known, expected, blobs, run, store)
+        yield partial(_inside, fetch, known, blobs, run, store)
 
 
-def _inside(
-    fetch: Fetch,
-    known: ReceiptFile | None,
-    expected: tuple[Digest, ...],
-    blobs: Iterable[Path],
-    run: Run,
-    store: Store,
-) -> Present | None:
+def _inside(fetch: Fetch, known: ReceiptFile | None, blobs: Iterable[Path], run: Run, store: Store) -> Present | None:
     """Return a file of the cache; None when none of ``blobs`` is what is expected."""
+    expected = _expected(fetch, known)
     for blob in blobs:
         found = _read(blob, fetch.file.size, expected, run.options)
         if found is None:

@@ -476,6 +476,7 @@ def test_order_on_disk(tmp_path):
         "rename blob",
         "sync folder",
         "link",
+        "rename link",
         "rename ref",
     ]
 

@@ -492,7 +492,7 @@ class TestWithoutLocks:
         with pytest.raises(OSError, match=r"[Nn]o such file"):
             zombie.path.rename(parent / "published")
         with pytest.raises(OSError, match=r"[Nn]o such file"):
-            zombie.restart(RECORD)
+            zombie.begin(RECORD)
         zombie.discard()
         partial.check_owned()
         partial.close()
