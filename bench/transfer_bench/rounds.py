@@ -24,7 +24,7 @@ from transfer_bench.far import far_server
 from transfer_bench.measure import kill_group, measure, spawn
 from transfer_bench.nginx import CAP, WebServer, parse_log, peak_overlap, sent, web_server, write_hub
 from transfer_bench.records import MIB, Content, Endpoint, Failed, Mode, Sample, Sizes, Skipped, Task
-from transfer_bench.source import check_space, delivered, empty, make_files, warm
+from transfer_bench.source import ASIDE, check_space, delivered, empty, make_files, warm
 from transfer_bench.store import object_store
 from transfer_bench.tools import Toolbox
 
@@ -166,7 +166,9 @@ def run_case(case: Case, arena: Arena, names: Sequence[str], rounds: int) -> Cas
     except (Skipped, Failed) as exc:
         return evolve(result, skipped=hide(str(exc), arena))
     finally:
-        empty(arena.destination)
+        for folder in arena.destination.iterdir():
+            if folder.name != ASIDE:
+                empty(folder)
     return result
 
 

@@ -18,7 +18,7 @@ from transfer_bench.profiling import top_lists
 from transfer_bench.records import MIB, Command, Content, Endpoint, Failed, Mode, Sample, Sizes, Skipped, Task
 from transfer_bench.report import Facts, as_json, as_markdown, case_table
 from transfer_bench.rounds import Arena, CaseResult, hide, resume_facts
-from transfer_bench.source import delivered, make_files, manifest
+from transfer_bench.source import ASIDE, delivered, empty, make_files, manifest
 from transfer_bench.stats import parse_size, ratios, show_bytes, summarize
 from transfer_bench.targets import fastest_peer, judge
 from transfer_bench.tools import Toolbox
@@ -88,6 +88,15 @@ def test_files_are_the_same_every_time_and_have_the_digests_they_are_said_to_hav
     data = first[0].path.read_bytes()
     assert len(data) == first[0].size
     assert first[0].digests == {"blake3": blake3(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_few_files_are_removed_and_many_small_ones_moved_aside(tmp_path):
+    folder = tmp_path / "files"
+    for count, kept in ((3, []), (600, [600])):
+        make_files(folder, "f", count, 10)
+        empty(folder)
+        assert list(folder.iterdir()) == []
+        assert [len(list(old.iterdir())) for old in tmp_path.glob(f"{ASIDE}/*")] == kept
 
 
 def test_holes_and_links_do_not_count_as_delivered(tmp_path):
