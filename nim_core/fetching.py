@@ -25,7 +25,7 @@ from nim_core.plan import Fetch, Plan, Present, Wanted
 from nim_core.resolve import Resolver
 from nim_core.transfer.control import control_client
 from nim_core.transfer.engine import Engine
-from nim_core.transfer.jobs import Job, Verified
+from nim_core.transfer.jobs import SMALL_BYTES, Job, Verified
 from nim_core.transfer.network import NetworkConfig, network_config
 from nim_core.transfer.options import EngineOptions
 from nim_core.transfer.retry import retry_policy
@@ -247,7 +247,7 @@ class _Carrier:
         self._total = sum(job.file.size or 0 for job in jobs)
         self._preflight(jobs)
         engine = Engine(
-            options=self._engine_options(),
+            options=self._engine_options(jobs),
             network=self._network,
             folder=self._run.layout.partials,
             publish=self._publish,
@@ -271,11 +271,15 @@ class _Carrier:
         needed = sum(max(0, (job.file.size or 0) - here.get(job.id, 0)) for job in jobs)
         check_space(self._run.layout.partials, needed, len(jobs))
 
-    def _engine_options(self) -> EngineOptions:
+    def _engine_options(self, jobs: Sequence[Job]) -> EngineOptions:
+        """Return the limits; requests for small files wait for the server, not for bytes: all may begin at once."""
+        usual, most = EngineOptions().connections, self._run.options.max_connections
+        small = all((job.file.size or 0) <= SMALL_BYTES for job in jobs)
         variables = self._run.settings.variables
         retries = variables.number("NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT")
         return EngineOptions(
-            max_connections=self._run.options.max_connections,
+            connections=most if small else usual,
+            max_connections=most,
             rate=self._run.options.limit_rate,
             retries=int(retries or 0),
             backoff=(variables.number("NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS") or 0.0) / 1000,

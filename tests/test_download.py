@@ -41,6 +41,7 @@ from nim_core.testing.certificates import make_certificates
 from nim_core.testing.corpus import Content, Corpus, PatternContent, inline, sample_corpus
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.ranged import serve_content, strong_etag
+from nim_core.transfer.engine import Engine
 from nim_core.transfer.journal import open_partial
 from nim_core.types import (
     BasicPair,
@@ -1101,3 +1102,18 @@ class TestAnswers:
         monkeypatch.setattr(WorldSource, "locate", lambda *_arguments: location)
         with pytest.raises(NimError):
             bench.run(bench.profile(self.URI))
+
+
+@pytest.mark.parametrize(("largest", "connections"), [(1 << 20, 32), ((1 << 20) + 1, 8)])
+def test_where_all_files_are_small_all_connections_are_used_at_once(bench, world, monkeypatch, largest, connections):
+    begun = []
+
+    def engine(**arguments):
+        begun.append(arguments["options"].connections)
+        return Engine(**arguments)
+
+    monkeypatch.setattr("nim_core.fetching.Engine", engine)
+    world.give = "http"
+    world.files["org/name"] = {"small": inline(b"abc"), "largest": PatternContent(length=largest)}
+    bench.run(bench.target(REPO))
+    assert begun == [connections]
