@@ -17,6 +17,7 @@ from nim_core.transfer.workers import map_threads
 from nim_core.types import (
     CachePlacement,
     Digest,
+    FileNaming,
     Listing,
     LocalObject,
     Location,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Resolver"]
 
-_THREADS: Final = 8
+_THREADS: Final = 16
+_MOST_ASKED: Final = 256
+"""So many files may be asked for their sizes, so that space is checked before the first byte; more take too long."""
 
 
 class Resolver:
@@ -79,13 +82,15 @@ class Resolver:
         """
         items = list(wanted)
         uris = list(dict.fromkeys(_listed(item.uri) for item in items))
-        for uri in uris:
-            self._source(uri)
-        map_threads("nim-list", self._listing, uris, _THREADS)
         promised: dict[ModelUri, dict[Digest, None]] = {item.uri: {} for item in items}
         for item in items:
             if verify and item.digest is not None:
                 promised[item.uri][item.digest] = None
+        for uri in uris:
+            source = self._source(uri)
+            if len(uris) > _MOST_ASKED and promised.get(uri) and isinstance(source, FileNaming):
+                self._listings.setdefault(uri, Listing(uri=uri, files=(RemoteFile(path=source.file_name(uri)),)))
+        map_threads("nim-list", self._listing, [uri for uri in uris if uri not in self._listings], _THREADS)
         return {uri: self._fetch(uri, tuple(digests)) for uri, digests in promised.items()}
 
     def locate(self, fetch: Fetch) -> Location:

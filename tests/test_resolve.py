@@ -76,6 +76,13 @@ class PlacingShelf(Shelf):
         return CacheKey(root="elsewhere/hub", repo=uri.location.replace("/", "-"), snapshot=pinned or "none")
 
 
+class NamingShelf(Shelf):
+    """The same that knows names without asking."""
+
+    def file_name(self, uri):
+        return uri.location.rpartition("/")[2]
+
+
 class FailingShelf(Shelf):
     """A source that cannot even be closed."""
 
@@ -370,3 +377,41 @@ def test_a_listing_is_asked_for_once_however_often_it_is_needed(resolver, shelve
     resolver.fetches(items, verify=True)
     resolver.expand(evolve(named, file="a"))
     assert shelves["repo"].asked == ["repo://org/name"]
+
+
+class TestManyFiles:
+    """Of many files a digest is enough to go on with, where their source knows their names."""
+
+    @pytest.fixture(autouse=True)
+    def most_asked(self, monkeypatch):
+        monkeypatch.setattr("nim_core.resolve._MOST_ASKED", 2)
+
+    def wanted(self, uri, count, digest=SHA256):
+        return [Wanted(path=str(n), uri=uri(f"obj://bucket/{n}.bin"), digest=digest) for n in range(count)]
+
+    def fill(self, shelves, shelf):
+        shelves["obj"] = shelf
+        shelf.listings = {f"bucket/{n}.bin": [remote(f"{n}.bin")] for n in range(9)}
+        return shelf
+
+    def test_they_are_not_asked_for(self, resolver, shelves, uri):
+        shelf = self.fill(shelves, NamingShelf())
+        fetches = resolver.fetches(self.wanted(uri, 3), verify=True)
+        assert shelf.asked == []
+        assert [fetch.file for fetch in fetches.values()] == [remote(f"{n}.bin", SHA256, size=None) for n in range(3)]
+
+    @pytest.mark.parametrize(
+        ("make", "count", "digest", "verify"),
+        [
+            (NamingShelf, 2, SHA256, True),
+            (NamingShelf, 3, None, True),
+            (NamingShelf, 3, SHA256, False),
+            (Shelf, 3, SHA256, True),
+        ],
+        ids=["few", "no digest", "not checked", "no names"],
+    )
+    def test_otherwise_they_are(self, resolver, shelves, uri, make, count, digest, verify):
+        shelf = self.fill(shelves, make())
+        fetches = resolver.fetches(self.wanted(uri, count, digest), verify=verify)
+        assert len(shelf.asked) == count
+        assert {fetch.file.size for fetch in fetches.values()} == {1}

@@ -8,10 +8,10 @@ contract's, is that plugin's bug and is reported as such.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 import attrs
 
@@ -20,6 +20,7 @@ from nim_core.registry.info import PluginInfo
 from nim_core.types import (
     CacheKey,
     CachePlacement,
+    FileNaming,
     Listing,
     Location,
     ModelUri,
@@ -83,9 +84,8 @@ def guard_source(make: Callable[[], Source], plugin: PluginInfo) -> Source:
     for method in ("list_files", "locate", "close"):
         if not callable(getattr(source, method, None)):
             raise wrong_answer(plugin, "factory", source, f"a source with the method {method}")
-    if isinstance(source, CachePlacement):
-        return _PlacingSource(source, source, plugin)
-    return _GuardedSource(source, plugin)
+    guarded = _GUARDS[isinstance(source, CachePlacement), isinstance(source, FileNaming)]
+    return guarded(source, plugin)
 
 
 def _report_hint(plugin: PluginInfo) -> str:
@@ -95,7 +95,7 @@ def _report_hint(plugin: PluginInfo) -> str:
 class _GuardedSource:
     """A source whose failures and answers carry its plugin's name."""
 
-    def __init__(self, source: Source, plugin: PluginInfo) -> None:
+    def __init__(self, source: Any, plugin: PluginInfo) -> None:
         self._source = source
         self._plugin = plugin
 
@@ -138,14 +138,35 @@ class _GuardedSource:
 class _PlacingSource(_GuardedSource):
     """The same for a source that has an opinion on where its files live in the cache."""
 
-    def __init__(self, source: Source, placement: CachePlacement, plugin: PluginInfo) -> None:
-        super().__init__(source, plugin)
-        self._placement = placement
-
     def cache_key(self, uri: ModelUri, pinned: str | None) -> CacheKey:
         """Place as the source does."""
         with attributed(self._plugin, "cache_key"):
-            key = self._placement.cache_key(uri, pinned)
+            key = self._source.cache_key(uri, pinned)
         if not isinstance(key, CacheKey):
             raise wrong_answer(self._plugin, "cache_key", key, "CacheKey")
         return key
+
+
+class _NamingSource(_GuardedSource):
+    """The same for a source that names files without asking."""
+
+    def file_name(self, uri: ModelUri) -> str:
+        """Name as the source does."""
+        with attributed(self._plugin, "file_name"):
+            name = self._source.file_name(uri)
+        if not isinstance(name, str):
+            raise wrong_answer(self._plugin, "file_name", name, "str")
+        return name
+
+
+class _PlacingNamingSource(_PlacingSource, _NamingSource):
+    """The same for a source that does both."""
+
+
+_GUARDS: Final[Mapping[tuple[bool, bool], type[_GuardedSource]]] = {
+    (False, False): _GuardedSource,
+    (True, False): _PlacingSource,
+    (False, True): _NamingSource,
+    (True, True): _PlacingNamingSource,
+}
+"""By whether a source is a CachePlacement and whether it is a FileNaming."""

@@ -366,6 +366,10 @@ class Engine:
         if flight.task.route is flight.route:
             flight.task.route = flight.route.redirected(decision.location, self._network)
 
+    def _to_disk(self, flight: Flight, _decision: Decision) -> None:
+        """Begin again with a file that the first answer showed to be too large for memory."""
+        self._begin(flight.task)
+
     def _relocate(self, flight: Flight, decision: Decision) -> None:
         """Ask the source once more; the same answer again is final."""
         task = flight.task
@@ -437,6 +441,7 @@ class Engine:
     _steps: Final = {
         Next.DONE: _done,
         Next.FOLLOW: _redirected,
+        Next.TO_DISK: _to_disk,
         Next.RELOCATE: _relocate,
         Next.SINGLE: _single,
         Next.RESTART: _restart,

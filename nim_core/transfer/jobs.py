@@ -199,8 +199,12 @@ class FileTask:
 
     @property
     def small(self) -> bool:
-        """Whether it is kept in memory; one that has a partial, its size having been unknown, stays on disk."""
-        return self.partial is None and self.size is not None and self.size <= SMALL_BYTES
+        """Whether it is kept in memory, as one of unknown size is until the first answer tells that size."""
+        if self.partial is not None:
+            return False
+        if self.size is None:
+            return self.source is not None and not self.single
+        return self.size <= SMALL_BYTES
 
     @property
     def received(self) -> int:

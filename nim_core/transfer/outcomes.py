@@ -46,6 +46,7 @@ class Refusal(enum.Enum):
     WRONG_RANGE = "the server sent another range than asked for"
     CHANGED = "the file is another version than before"
     WRONG_SIZE = "the file has another size than listed"
+    TOO_LARGE = "the file is too large to be kept in memory"
     ENCODED = "the server encoded the content although that was not asked for"
 
 
@@ -54,6 +55,7 @@ class Next(enum.Enum):
 
     DONE = enum.auto()
     FOLLOW = enum.auto()
+    TO_DISK = enum.auto()
     RELOCATE = enum.auto()
     SINGLE = enum.auto()
     RESTART = enum.auto()
@@ -101,6 +103,7 @@ _REFUSALS: Final[Mapping[Refusal, tuple[Next, type[NimError]]]] = {
     Refusal.WRONG_RANGE: (Next.RETRY, TransientError),
     Refusal.CHANGED: (Next.RESTART, RemoteChangedError),
     Refusal.WRONG_SIZE: (Next.RESTART, SizeMismatchError),
+    Refusal.TOO_LARGE: (Next.TO_DISK, TransientError),
     Refusal.ENCODED: (Next.RETRY, UnsupportedError),
 }
 

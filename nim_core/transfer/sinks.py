@@ -10,7 +10,7 @@ from typing import Final
 from nim_core.errors import RemoteChangedError, TransientError
 from nim_core.transfer.digests import crc32c
 from nim_core.transfer.exchange import Response
-from nim_core.transfer.jobs import FileTask, Part
+from nim_core.transfer.jobs import SMALL_BYTES, FileTask, Part
 from nim_core.transfer.outcomes import Refusal
 from nim_core.transfer.storage import storage_error
 
@@ -173,6 +173,25 @@ class MemorySink(_Sink):
     def __init__(self, task: FileTask, part: Part) -> None:
         super().__init__(task, part)
         self.data = bytearray()
+
+    def accepts(self, response: Response) -> bool:
+        """Judge the answer, as a sink does, and whether it fits."""
+        return super().accepts(response) and self._fits(response)
+
+    def _fits(self, response: Response) -> bool:
+        """Learn the size of a file that nobody was asked about; what may be too large for memory goes to disk."""
+        task = self.task
+        if task.size is not None:
+            return True
+        length = response.headers.get("content-length", "")
+        if not _CONTENT_LENGTH.fullmatch(length):
+            task.single = task.unranged = True
+        elif int(length) > SMALL_BYTES:
+            task.size = int(length)
+        else:
+            return True
+        self.refusal = Refusal.TOO_LARGE
+        return False
 
     def write(self, data: bytes) -> None:
         """Keep the next bytes."""

@@ -34,6 +34,7 @@ from nim_core.types.secret import Secret
 from nim_core.types.sources import (
     CachePlacement,
     Capabilities,
+    FileNaming,
     Sink,
     SinkSpec,
     Source,
@@ -59,6 +60,7 @@ __all__ = [
     "CredentialRequest",
     "Digest",
     "EnvVar",
+    "FileNaming",
     "HttpObject",
     "KeyPair",
     "LaunchPlan",

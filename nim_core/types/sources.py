@@ -78,6 +78,19 @@ class CachePlacement(Protocol):
         """Return the place for files of ``uri`` at revision ``pinned``. Pure: no network, no disk."""
 
 
+@runtime_checkable
+class FileNaming(Protocol):
+    """
+    Optional ability of a source of OBJECT style that pins nothing: it knows what a file is called without asking.
+
+    Core then asks neither for the size nor for the digests of a file whose digest a manifest promises, where there are
+    many.
+    """
+
+    def file_name(self, uri: ModelUri) -> str:
+        """Return the path that a listing of ``uri`` would have. Pure: no network, no disk."""
+
+
 @frozen(kw_only=True)
 class SourceSpec:
     """

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from nim_core.testing.corpus import PatternContent, inline, sample_corpus
+from nim_core.testing.http_server import HttpOrigin, RequestLog
 from nim_core.testing.manifests import DEFAULT_TAGS, manifest_for, profile_id
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
+from nim_core.testing.ranged import serve_content
 
 pytest_plugins = ["nim_core.testing"]
 
@@ -391,3 +393,26 @@ def test_no_manifest_anywhere(machine):
     assert ended.code == 12
     assert "--manifest-file" in ended.last
     assert "NIM_MANIFEST_PATH" in ended.last
+
+
+def test_of_many_files_with_digests_each_is_asked_for_once(machine):
+    """No request learns what a manifest promises or the answer that brings the file tells."""
+    files = {f"f{number:03}.bin": inline(f"content {number}") for number in range(600)}
+    log = RequestLog()
+
+    def answer(request):
+        return "file", serve_content(request, files[request.target[1:]], etag=f'"{request.target}"')
+
+    with HttpOrigin("origin", answer, log=log) as origin:
+        entries = {
+            name: {"uri": f"{origin.url}/{name}", "checksum": str(content.digest("blake3"))}
+            for name, content in files.items()
+        }
+        profile = {"id": "a" * 64, "tags": {}, "workspace": {"files": entries}}
+        manifest = machine.folder / "manifest.json"
+        manifest.write_text(json.dumps({"schema_version": "2.0.0", "profiles": [profile]}))
+        machine.run("--manifest-file", manifest).check()
+    asked = sorted((exchange.request.method, exchange.request.target) for exchange in log)
+    assert asked == [("GET", f"/{name}") for name in files]
+    (receipt,) = machine.cache.receipts.values()
+    assert [file["size"] for file in receipt["files"]] == [content.size for content in files.values()]

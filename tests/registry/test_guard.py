@@ -13,6 +13,7 @@ from nim_core.registry.info import PluginInfo
 from nim_core.types import (
     CacheKey,
     CachePlacement,
+    FileNaming,
     HttpObject,
     Listing,
     LocalObject,
@@ -53,6 +54,15 @@ class PlacingSource(AnsweringSource):
         return self._give()
 
 
+class NamingSource(AnsweringSource):
+    def file_name(self, uri):
+        return self._give()
+
+
+class PlacingNamingSource(PlacingSource, NamingSource):
+    pass
+
+
 def guarded(source):
     return guard_source(lambda: source, PLUGIN)
 
@@ -62,6 +72,7 @@ CALLS = {
     "locate": lambda source: source.locate(URI, FILE),
     "close": lambda source: source.close(),
     "cache_key": lambda source: source.cache_key(URI, None),
+    "file_name": lambda source: source.file_name(URI),
 }
 
 
@@ -70,7 +81,7 @@ class TestErrors:
     @pytest.mark.parametrize("raised", [KeyError("top-secret"), StopIteration(), SystemExit(1), OSError("disk")])
     def test_other_exceptions_are_the_plugins_bug(self, call, raised):
         with pytest.raises(PluginError, match=f"^{NAMED}failed in {call}: {type(raised).__name__}$") as caught:
-            CALLS[call](guarded(PlacingSource(raised)))
+            CALLS[call](guarded(PlacingNamingSource(raised)))
 
         assert caught.value.__cause__ is raised
         assert caught.value.hint == "report this to the authors of dist-s"
@@ -79,14 +90,14 @@ class TestErrors:
         raised = NotFoundError("no such model", uri="s://a/b")
 
         with pytest.raises(NotFoundError) as caught:
-            CALLS[call](guarded(PlacingSource(raised)))
+            CALLS[call](guarded(PlacingNamingSource(raised)))
 
         assert caught.value is raised
         assert caught.value.plugin == "s"
 
     def test_a_name_that_is_there_stays(self, call):
         with pytest.raises(SourceError) as caught:
-            CALLS[call](guarded(PlacingSource(AuthenticationError("no", plugin="vault"))))
+            CALLS[call](guarded(PlacingNamingSource(AuthenticationError("no", plugin="vault"))))
 
         assert caught.value.plugin == "vault"
 
@@ -94,13 +105,13 @@ class TestErrors:
         raised = ConfigError("bad setting")
 
         with pytest.raises(ConfigError) as caught:
-            CALLS[call](guarded(PlacingSource(raised)))
+            CALLS[call](guarded(PlacingNamingSource(raised)))
 
         assert caught.value is raised
 
     def test_an_interrupt_passes(self, call):
         with pytest.raises(KeyboardInterrupt):
-            CALLS[call](guarded(PlacingSource(KeyboardInterrupt())))
+            CALLS[call](guarded(PlacingNamingSource(KeyboardInterrupt())))
 
 
 @pytest.mark.parametrize(
@@ -111,10 +122,11 @@ class TestErrors:
         ("locate", LocalObject(path=Path("/x"))),
         ("close", None),
         ("cache_key", CacheKey(root="s/hub", repo="r", snapshot="main")),
+        ("file_name", "model.bin"),
     ],
 )
 def test_right_answers_pass_unchanged(call, answer):
-    assert CALLS[call](guarded(PlacingSource(answer))) is answer
+    assert CALLS[call](guarded(PlacingNamingSource(answer))) is answer
 
 
 @pytest.mark.parametrize(
@@ -127,18 +139,28 @@ def test_right_answers_pass_unchanged(call, answer):
         ("locate", None, "returned NoneType from locate, expected HttpObject"),
         ("locate", "https://user:top-secret@h/x", "returned str from locate, expected HttpObject"),
         ("cache_key", "s/hub", "returned str from cache_key, expected CacheKey"),
+        ("file_name", None, "returned NoneType from file_name, expected str"),
     ],
 )
 def test_wrong_answers_are_the_plugins_bug(call, answer, message):
     with pytest.raises(PluginError, match=f"^{NAMED}{message}") as caught:
-        CALLS[call](guarded(PlacingSource(answer)))
+        CALLS[call](guarded(PlacingNamingSource(answer)))
 
     assert "top-secret" not in str(caught.value)
 
 
-def test_it_places_files_only_when_the_source_does():
-    assert not isinstance(guarded(AnsweringSource()), CachePlacement)
-    assert isinstance(guarded(PlacingSource()), CachePlacement)
+@pytest.mark.parametrize(
+    ("source", "places", "names"),
+    [
+        (AnsweringSource, False, False),
+        (PlacingSource, True, False),
+        (NamingSource, False, True),
+        (PlacingNamingSource, True, True),
+    ],
+)
+def test_it_places_and_names_files_only_when_the_source_does(source, places, names):
+    made = guarded(source())
+    assert (isinstance(made, CachePlacement), isinstance(made, FileNaming)) == (places, names)
 
 
 def test_opening_a_stream_is_guarded_too():

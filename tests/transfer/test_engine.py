@@ -89,6 +89,35 @@ def test_unknown_size(bench, site, pattern, size):
     assert bench.contents["f"] == site.files["/f"].data()
 
 
+@pytest.mark.parametrize("size", [0, 1, SMALL])
+def test_a_small_file_of_unknown_size_takes_one_request(bench, site, pattern, size):
+    site.files["/f"] = pattern(size)
+    bench.run(bench.job("/f", size=None))
+    assert bench.contents["f"] == site.files["/f"].data()
+    assert site.ranges() == [None]
+
+
+def test_a_large_file_of_unknown_size_is_fetched_in_parts_once_its_size_is_known(bench, site, pattern):
+    site.files["/f"] = pattern(LARGE)
+    bench.run(bench.job("/f", size=None))
+    assert bench.contents["f"] == site.files["/f"].data()
+    assert sorted(text for text in site.ranges() if text) == [
+        "bytes=0-33554431",
+        "bytes=33554432-67108863",
+        f"bytes=67108864-{LARGE - 1}",
+    ]
+    assert site.ranges().count(None) == 1
+    assert set(bench.kinds()) <= {"started", "progress", "published"}
+
+
+@STREAMED
+def test_a_server_that_never_tells_a_size(bench, site, pattern, size):
+    site.files["/f"] = pattern(size)
+    site.script = lambda _request, _count: Response(body=site.files["/f"], framing="chunked")
+    bench.run(bench.job("/f", size=None))
+    assert bench.contents["f"] == site.files["/f"].data()
+
+
 def test_no_digest_known(bench, site, pattern):
     site.files["/f"] = pattern(SMALL)
     bench.run(bench.job("/f", digests=()))

@@ -105,7 +105,12 @@ def test_answers_that_are_not_what_was_asked_for(refusal, step, kind, code):
 
 
 def test_every_refusal_is_in_the_table():
-    assert {judge(ended(200), refusal=refusal).next for refusal in Refusal} == {Next.SINGLE, Next.RETRY, Next.RESTART}
+    assert {judge(ended(200), refusal=refusal).next for refusal in Refusal} == {
+        Next.SINGLE,
+        Next.RETRY,
+        Next.RESTART,
+        Next.TO_DISK,
+    }
 
 
 class TestStatuses:

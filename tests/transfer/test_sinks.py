@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nim_core.errors import CacheError, DiskFullError, RemoteChangedError, TransientError
 from nim_core.transfer.digests import crc32c
 from nim_core.transfer.exchange import Response
-from nim_core.transfer.jobs import FileTask, Job, Part
+from nim_core.transfer.jobs import SMALL_BYTES, FileTask, Job, Part
 from nim_core.transfer.journal import open_partial
 from nim_core.transfer.outcomes import Refusal
 from nim_core.transfer.routes import Route
@@ -186,6 +186,23 @@ class TestMemorySink:
     def test_other_statuses_are_no_data_and_say_so_themselves(self, status):
         sink = MemorySink(make_task(5), Part(0, 0, 5))
         assert (sink.accepts(answer(status)), sink.refusal) == (False, None)
+
+    @pytest.mark.parametrize(
+        ("length", "refusal", "size", "single"),
+        [
+            ("5", None, None, False),
+            (str(SMALL_BYTES), None, None, False),
+            (str(SMALL_BYTES + 1), Refusal.TOO_LARGE, SMALL_BYTES + 1, False),
+            (None, Refusal.TOO_LARGE, None, True),
+        ],
+    )
+    def test_the_first_answer_tells_whether_a_file_of_unknown_size_fits(self, length, refusal, size, single):
+        part = Part(0, 0, None)
+        task = make_task(None, part)
+        sink = MemorySink(task, part)
+        headers = {} if length is None else {"content_length": length}
+        assert (sink.accepts(answer(200, **headers)), sink.refusal) == (refusal is None, refusal)
+        assert (task.size, task.single, task.unranged) == (size, single, single)
 
     def test_a_file_that_has_started_anew(self):
         part = Part(0, 0, 5)

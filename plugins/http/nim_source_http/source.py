@@ -36,23 +36,25 @@ _TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 class _Facts:
     """What the headers of an answer say about a whole file; None where they say nothing."""
 
-    size: int | None
-    digests: tuple[Digest, ...]
-    validator: str | None
-    ranges: bool | None
+    size: int | None = None
+    digests: tuple[Digest, ...] = ()
+    validator: str | None = None
+    ranges: bool | None = None
 
 
 class HttpSource:
     """
     The source behind ``http://`` and ``https://``: every URI is one file.
 
-    Size, digests and validator come from a HEAD request, or from a request for the first byte where HEAD is refused.
+    Size, digests and validator come from a HEAD request, or from a request for the first byte where HEAD is refused;
+    where core does without them, from the answer that brings the file.
     A strong ETag pins the content while it is fetched; it is never taken for a digest.
     """
 
     def __init__(self, context: SourceContext) -> None:
         self._context = context
         self._listed: dict[str, _Facts] = {}
+        self._located: set[str] = set()
 
     def list_files(self, uri: ModelUri) -> Listing:
         """List the one file. Raises SourceError by the status of the answer, InvalidUriError for a malformed URI."""
@@ -61,15 +63,26 @@ class HttpSource:
         return Listing(uri=uri, files=(RemoteFile(path=ref.name, size=facts.size, digests=facts.digests),))
 
     def locate(self, uri: ModelUri, file: RemoteFile) -> HttpObject:  # noqa: ARG002 - every URI is one file
-        """Return the URL without userinfo, and what signs in to it; what a listing found out is used once."""
+        """
+        Return the URL without userinfo, and what signs in to it; what a listing found out is used once.
+
+        The first time nothing is asked for; a URL that was given out before was refused, and asking says why.
+        """
         ref = http_ref(uri)
         headers = self._headers(ref, uri)
-        facts = self._listed.pop(ref.url, None) or self._ask(ref, headers)
+        facts = self._listed.pop(ref.url, None)
+        if facts is None:
+            facts = self._ask(ref, headers) if ref.url in self._located else _Facts()
+        self._located.add(ref.url)
         return HttpObject(url=ref.url, headers=headers, ranges=facts.ranges, validator=facts.validator, size=facts.size)
 
     def cache_key(self, uri: ModelUri, pinned: str | None) -> CacheKey:  # noqa: ARG002 - URLs have no revisions
         """Return the place for the file; see :func:`~nim_source_http.refs.cache_key_of` for what its identity is."""
         return cache_key_of(http_ref(uri))
+
+    def file_name(self, uri: ModelUri) -> str:
+        """Return the last part of the path; see :class:`~nim_source_http.refs.HttpRef`."""
+        return http_ref(uri).name
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -116,6 +116,18 @@ def test_what_was_found_out_is_used_once(source_with, origin):
     assert (located.validator, located.size) == ('"newer"', len(DATA) + 1)
 
 
+def test_what_was_not_listed_is_located_without_asking_until_it_is_refused(source_with, origin):
+    source, uri = source_with(), uri_of(f"{origin.url}/a/my%20file")
+    file = RemoteFile(path=source.file_name(uri))
+    assert file.path == "my file"
+    located = source.locate(uri, file)
+    assert (located.url.reveal(), located.size, located.ranges, located.validator) == (str(uri), None, None, None)
+    assert list(origin.log) == []
+    origin.routes = lambda _request: Response(status=410)
+    with pytest.raises(NotFoundError):
+        source.locate(uri, file)
+
+
 @pytest.mark.parametrize("status", [403, 405, 501])
 def test_where_head_is_refused_the_first_byte_is_asked_for(source_with, origin, status):
     ranged = origin.routes
