@@ -143,7 +143,7 @@ def make_folder(base: Path, relative: str) -> Path:
     handles: list[int] = []
     reached = base
     try:
-        base.mkdir(parents=True, exist_ok=True)
+        _make_base(base)
         handles.append(os.open(base, os.O_DIRECTORY | os.O_CLOEXEC))
         for name in relative.split("/") if relative else ():
             reached /= name
@@ -163,7 +163,23 @@ def _enter(parent: int, name: str) -> int:
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.mkdir(name, dir_fd=parent)
+            os.fsync(parent)
         return os.open(name, flags, dir_fd=parent)
+
+
+def _make_base(base: Path) -> None:
+    """Make a folder and those above it that are missing, each of them durable."""
+    try:
+        base.mkdir()
+    except FileNotFoundError:
+        _make_base(base.parent)
+        _make_base(base)
+    except OSError:
+        if not base.is_dir():
+            raise
+    else:
+        with contextlib.suppress(PermissionError):  # one may be allowed to write a folder, and not to read it
+            sync_folder(base.parent)
 
 
 _MEND: Final = {

@@ -147,7 +147,7 @@ class Store:
             if path.read_bytes() == content:
                 return
         folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/{path.parent.relative_to(repo)}")
-        _replace(folder, path.name, lambda temporary: temporary.write_bytes(content))
+        _replace(folder, path.name, partial(_durable_write, content))
 
 
 def _make_durable(paths: Sequence[Path]) -> None:
@@ -194,6 +194,11 @@ def _move(path: Path, blob: Path) -> None:
             raise
         _replace(blob.parent, blob.name, partial(_durable_copy, path))
         path.unlink()
+
+
+def _durable_write(content: bytes, temporary: Path) -> None:
+    temporary.write_bytes(content)
+    _sync_file(temporary)
 
 
 def _durable_copy(path: Path, temporary: Path) -> None:
