@@ -17,6 +17,7 @@ from nim_core.transfer.frontier import Frontier, HashPool
 from nim_core.transfer.jobs import FileTask, Part, Verified
 from nim_core.transfer.journal import Scratch
 from nim_core.transfer.landing import Landing, written
+from nim_core.transfer.storage import storage_error
 from nim_core.transfer.streams import digest_file
 from nim_core.transfer.workers import Batcher
 from nim_core.types import Digest
@@ -60,6 +61,9 @@ class Finishing:
         publish: Makes verified files visible; called on one thread, with all that have gathered.
         post: Has something done on the deciding thread, the one that calls every method here.
         outcomes: What is done then.
+
+    Raises:
+        CacheError: In its most fitting subclass: nothing can be written to ``folder``.
     """
 
     def __init__(
@@ -81,7 +85,10 @@ class Finishing:
         self._frontiers: dict[FileTask, Frontier] = {}
         self._settling: set[FileTask] = set()
         self._early: dict[FileTask, tuple[Frontier, tuple[Digest, ...]]] = {}
-        self._scratch = Scratch(folder)
+        try:
+            self._scratch = Scratch(folder)
+        except OSError as exc:
+            raise storage_error(exc, folder) from exc
         self._hashing = HashPool(threads, outcomes.failed)
         self._publisher: Batcher[Landing] = Batcher("nim-publish", _PUBLISH_BATCH, self._handle, outcomes.failed)
 
