@@ -1,0 +1,59 @@
+"""What dead processes have left in ``tmp`` that nobody can go on with."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from nim_core.cache.layout import Layout
+
+__all__ = ["sweep"]
+
+_YOUNG_SECONDS: Final = 60.0
+
+
+def sweep(layout: Layout) -> None:
+    """
+    Remove partials whose data has become a blob, folders of small files, and leases, where their owners are dead.
+
+    What is hidden is being made or removed, so it has to have been so for a minute. Where nothing can be written or
+    locked, everything stays.
+    """
+    with contextlib.suppress(OSError):
+        for path in list(layout.partials.iterdir()):
+            with contextlib.suppress(OSError):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.name.startswith("lease."):
+        with _locked(path):
+            path.unlink()
+    elif _is_useless(path):
+        with _locked(path / "owner"):
+            shutil.rmtree(path)
+
+
+def _is_useless(folder: Path) -> bool:
+    if folder.name.startswith("."):
+        return time.time() - folder.stat().st_mtime > _YOUNG_SECONDS
+    return not (folder / "data").exists()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lock a file that nobody else has locked. Raises OSError when somebody has, or it is not that file any more."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(path.stat(), os.fstat(handle)):
+            raise FileNotFoundError(str(path))
+        yield
+    finally:
+        os.close(handle)
