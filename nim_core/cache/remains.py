@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from nim_core.cache.layout import Layout
 
 __all__ = ["sweep"]
 
+_FOLDER: Final = re.compile(r"\.?(run|[0-9a-f]{32})\.[0-9a-f]{16}")
+_PROBE: Final = re.compile(r"\.probe\.[0-9a-f]{16}")
 _YOUNG_SECONDS: Final = 60.0
 
 
@@ -35,15 +38,27 @@ def _remove(path: Path) -> None:
     if path.name.startswith("lease."):
         with _locked(path):
             path.unlink()
-    elif _is_useless(path):
-        with _locked(path / "owner"):
-            shutil.rmtree(path)
+    elif _PROBE.fullmatch(path.name) and _is_old(path):
+        path.unlink()
+    elif _FOLDER.fullmatch(path.name) and not path.is_symlink() and _is_useless(path):
+        _remove_folder(path)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, unless its owner lives; one that has no owner file any more was being removed."""
+    try:
+        with _locked(folder / "owner"):
+            shutil.rmtree(folder)
+    except FileNotFoundError:
+        shutil.rmtree(folder)
 
 
 def _is_useless(folder: Path) -> bool:
-    if folder.name.startswith("."):
-        return time.time() - folder.stat().st_mtime > _YOUNG_SECONDS
-    return not (folder / "data").exists()
+    return _is_old(folder) if folder.name.startswith(".") else not (folder / "data").exists()
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.lstat().st_mtime > _YOUNG_SECONDS
 
 
 @contextlib.contextmanager
