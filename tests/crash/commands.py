@@ -12,9 +12,12 @@ from unittest import mock
 from nim_core.transfer import jobs
 from tests.faults.shelf import URI
 
-__all__ = ["PART_BYTES", "command", "environment", "small_parts"]
+__all__ = ["ALL", "PART_BYTES", "command", "environment", "small_parts"]
 
 ROOT = Path(__file__).parents[2]
+ALL = os.environ.get("NIM_TEST_CRASHES") == "all"
+"""Whether there is time for all crashes; else for a few of each kind."""
+
 PART_BYTES = 1 << 20
 """Smallest part with :func:`small_parts`, so that what takes gigabytes in earnest takes megabytes here."""
 
@@ -22,9 +25,11 @@ _PROGRAM = "from nim_core.cli.app import download_to_cache; download_to_cache()"
 _SMALL = f"from nim_core.transfer import jobs; assert jobs._MIN_PART_BYTES; jobs._MIN_PART_BYTES = {PART_BYTES}; "
 
 
-def command(*arguments: str, small: bool = False, first: str = "") -> list[str]:
-    """Return what downloads the model of a shelf; ``small`` with small parts, after the statements ``first``."""
-    return [sys.executable, "-c", first + (_SMALL if small else "") + _PROGRAM, "--model-uri", URI, *arguments]
+def command(*options: str, small: bool = False, first: str = "") -> list[str]:
+    """Return what downloads a shelf's model: the installed command, or the same ``small`` and after ``first``."""
+    installed = str(Path(sys.executable).with_name("download-to-cache"))
+    program = first + (_SMALL if small else "") + _PROGRAM
+    return [*([sys.executable, "-c", program] if small or first else [installed]), "--model-uri", URI, *options]
 
 
 def environment(url: str, cache: Path, installed: Path, **more: str) -> dict[str, str]:

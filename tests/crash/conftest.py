@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nim_core.testing.storage import why_not
+from tests.crash.results import table
 from tests.faults.shelf import install
 
 
@@ -25,3 +26,9 @@ def traceable() -> None:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the killed downloads cost."""
+    for line in table():
+        terminalreporter.write_line(line)

@@ -20,7 +20,7 @@ from nim_core.testing.http_server import HttpOrigin, RequestLog
 from nim_core.testing.misbehaving import in_turn
 from nim_core.testing.power_loss import Sync, Tree, Write, after_power_loss, tree_after
 from nim_core.testing.storage import Recording, recorded
-from tests.crash.commands import PART_BYTES, command, environment, small_parts
+from tests.crash.commands import ALL, PART_BYTES, command, environment, small_parts
 from tests.faults.downloads import Downloads
 from tests.faults.invariants import violations
 from tests.faults.shelf import Shelf
@@ -33,7 +33,7 @@ FILES = {
     "empty.txt": inline(b""),
     **{f"nested/small-{number}.bin": PatternContent(length=number * 977, seed=number) for number in range(1, 9)},
 }
-DRAWS = int(os.environ.get("NIM_TEST_POWER_LOSSES", "80"))
+DRAWS = int(os.environ.get("NIM_TEST_POWER_LOSSES", "200" if ALL else "20"))
 
 
 @frozen
