@@ -18,7 +18,6 @@ from nim_core.cache.layout import Layout
 from nim_core.cache.lease import Holder, Lease, lease
 from nim_core.cache.pruning import prune
 from nim_core.cache.receipts import ReceiptFile
-from nim_core.cache.remains import sweep
 from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
 from nim_core.download import DownloadOptions, Fetched, Missing, Observer, Run
@@ -63,7 +62,6 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
             held = until_receipts.enter_context(lease(run.layout, missing.ids, partial(_tell_waiting, run.observer)))
             if held.waited and not run.options.force:
                 here |= _brought(fetches, [item for item in wanted if item.uri not in here], resolver, run)
-        sweep(run.layout)
         plan = Plan(
             fetches=tuple(fetch for identity, fetch in fetches.items() if identity not in here),
             present=(*known.values(), *here.values()),

@@ -3,9 +3,9 @@ Removing what earlier runs left and nobody will go on with, after a run that has
 
 Nothing is removed whose owner lives or may live. Of the rest:
 
-- partials of files that this run found or put into the cache: nobody needs them any more;
+- leases, folders of small files, and partials of files that this run found or put into the cache: nobody needs them;
 - partials of other files, for which somebody may come back, once nothing has happened to them for 30 days;
-- what was just being made or removed when its process was killed, after a day.
+- what was just being made or removed when its process was killed, after a minute.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from nim_core.transfer.ownership import remove_gone
 
 __all__ = ["prune"]
 
-_DAY: Final = 86_400.0
-_FORGOTTEN_SECONDS: Final = 30 * _DAY
+_FORGOTTEN_SECONDS: Final = 30 * 86_400.0
+_UNFINISHED_SECONDS: Final = 60.0
+_NEVER_RESUMED: Final = frozenset({"run", "lease"})
 _OWNED: Final = re.compile(r"([0-9a-f]{32}|run|lease)\.[^/]+")
 _UNFINISHED: Final = re.compile(r"\.([0-9a-f]{32}|run|lease|probe|clock)\.[^/]+")
 
@@ -48,9 +49,9 @@ def prune(folder: Path, file_ids: Iterable[str]) -> None:
 
 def _prune_one(path: Path, complete: frozenset[str], now: float) -> None:
     if _OWNED.fullmatch(path.name):
-        if path.name.partition(".")[0] in complete or _silence(path, now) > _FORGOTTEN_SECONDS:
+        if path.name.partition(".")[0] in complete | _NEVER_RESUMED or _silence(path, now) > _FORGOTTEN_SECONDS:
             remove_gone(path)
-    elif _UNFINISHED.fullmatch(path.name) and _silence(path, now) > _DAY:
+    elif _UNFINISHED.fullmatch(path.name) and _silence(path, now) > _UNFINISHED_SECONDS:
         if path.is_dir():
             shutil.rmtree(path)
         else:
