@@ -33,7 +33,7 @@ FILES = {
     "empty.txt": inline(b""),
     **{f"nested/small-{number}.bin": PatternContent(length=number * 977, seed=number) for number in range(1, 9)},
 }
-DRAWS = int(os.environ.get("NIM_TEST_POWER_LOSSES", "200" if ALL else "20"))
+DRAWS = int(os.environ.get("NIM_TEST_POWER_LOSSES", "200" if ALL else "10"))
 
 
 @frozen
