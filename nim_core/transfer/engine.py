@@ -177,7 +177,7 @@ class Engine:
         self._stopping = True
         ended = self._loop.stop(_SHUTDOWN_SECONDS)
         self._locators.stop(0.0)
-        self._finishing.stop(_SHUTDOWN_SECONDS)
+        ended = self._finishing.stop(_SHUTDOWN_SECONDS) and ended
         for task in tasks:
             if ended and task.partial is not None and task.stage is not Stage.DONE:
                 for part in task.parts:

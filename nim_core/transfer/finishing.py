@@ -107,12 +107,18 @@ class Finishing:
         """The files of which all bytes are here and that wait for their digest."""
         return tuple(self._settling)
 
-    def stop(self, seconds: float) -> None:
-        """End the threads, waiting for each kind up to ``seconds``, and remove what is not published."""
+    def stop(self, seconds: float) -> bool:
+        """
+        End the threads, waiting for each kind up to ``seconds``, and remove what is not published.
+
+        Returns:
+            Whether nothing is being published any more.
+        """
         self._stopping = True
         self._hashing.stop(seconds)
-        self._publisher.stop(seconds)
+        ended = self._publisher.stop(seconds)
         self._scratch.remove()
+        return ended
 
     # ----------------------------------------------------------------------------------------- files that are on disk
     def follow(self, task: FileTask) -> None:

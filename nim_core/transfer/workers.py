@@ -102,11 +102,12 @@ class Batcher(Generic[T]):
         """Add an item to the next batch."""
         self._items.put(item)
 
-    def stop(self, seconds: float) -> None:
-        """Begin no further batch and wait up to ``seconds`` for the one under way."""
+    def stop(self, seconds: float) -> bool:
+        """Begin no further batch, wait up to ``seconds`` for the one under way, and say whether none is."""
         self._stopping = True
         self._items.put(None)
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (item := self._items.get()) is not None and not self._stopping:
