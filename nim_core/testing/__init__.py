@@ -2,7 +2,7 @@
 The kit: what a plugin's tests need, and what the project's own tests are made of.
 
 ``pytest_plugins = ["nim_core.testing"]`` in a test module or a root ``conftest.py`` brings the fixtures ``corpus``,
-``certificates`` and ``ngc_server``. Everything else is imported from the module that has it:
+``certificates``, ``ngc_server`` and ``modelscope_server``. Everything else is imported from the module that has it:
 
 =====================  ==========================================================================
 ``corpus``             a small model as a value, made anew for every run from nothing but a seed
@@ -15,6 +15,8 @@ The kit: what a plugin's tests need, and what the project's own tests are made o
 ``harness``            a context to make a source with, and URIs
 ``ngc_models``         models as the stand-in for NGC serves them, and its refusals
 ``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
+``modelscope_models``  models as the stand-in for ModelScope serves them, and its refusals
+``modelscope_server``  the stand-in itself
 =====================  ==========================================================================
 
 Importing this package imports neither pytest nor any of these. PYTEST_DONT_REWRITE

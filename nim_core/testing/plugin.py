@@ -12,6 +12,8 @@ import pytest
 
 from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.corpus import Corpus, sample_corpus
+from nim_core.testing.modelscope_models import ModelScopeModel
+from nim_core.testing.modelscope_server import ModelScopeServer
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
 
@@ -32,5 +34,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def ngc_server(corpus: Corpus) -> Iterator[NgcServer]:
     """A stand-in for NGC with the sample model; fails the test when a credential reached its storage."""
     with NgcServer([NgcModel(files=corpus.files)], page_size=5) as server:
+        yield server
+    assert server.storage.leaks == []
+
+
+@pytest.fixture
+def modelscope_server(corpus: Corpus) -> Iterator[ModelScopeServer]:
+    """A stand-in for ModelScope with the sample model; fails the test when a credential reached its storage."""
+    with ModelScopeServer([ModelScopeModel(files=corpus.files)]) as server:
         yield server
     assert server.storage.leaks == []
