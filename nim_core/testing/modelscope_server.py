@@ -16,8 +16,8 @@ Routes of the API, as the log names them:
 ``region``      where storage is near: not known here
 ==============  ====================================================================================
 
-Whoever signs in has to send the token both as bearer and as cookie. The storage goes by another name of this machine, as
-cookies do not tell ports apart.
+Whoever signs in has to send the token both as bearer and as cookie. The storage goes by another name of this machine,
+as cookies do not tell ports apart.
 """
 
 from __future__ import annotations

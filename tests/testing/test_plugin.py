@@ -8,10 +8,11 @@ import sys
 TESTS = """
 from nim_core.testing.corpus import sample_corpus
 
-def test_fixtures(corpus, certificates, ngc_server):
+def test_fixtures(corpus, certificates, ngc_server, modelscope_server):
     assert corpus == sample_corpus()
     assert certificates.ca.read_text().startswith("-----BEGIN CERTIFICATE-----")
     assert ngc_server.api_url.startswith("http://127.0.0.1:")
+    assert modelscope_server.url.startswith("http://127.0.0.1:")
 
 def test_leak(ngc_server):
     import urllib.error, urllib.request
