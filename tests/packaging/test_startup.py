@@ -7,7 +7,18 @@ import time
 from pathlib import Path
 
 BUDGET = 1.0
-HEAVY = {"boto3", "botocore", "google.auth", "google.cloud", "huggingface_hub", "modelscope", "numpy", "torch", "vllm"}
+HEAVY = {
+    "boto3",
+    "botocore",
+    "google.auth",
+    "google.cloud",
+    "huggingface_hub",
+    "modelscope",
+    "modelscope_hub",
+    "numpy",
+    "torch",
+    "vllm",
+}
 
 
 def seconds(*command: str | Path) -> float:

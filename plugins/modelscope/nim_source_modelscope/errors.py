@@ -93,15 +93,15 @@ def reading(ref: ModelScopeRef) -> Iterator[None]:
         ) from exc
 
 
-def access_error(asked: Asked, *, gated: bool) -> SourceError:
+def access_error(refused: NoAccessError, asked: Asked, *, gated: bool) -> SourceError:
     """Return the error for files that are not given out; ``gated``: the model itself is seen, so one can apply."""
-    ref, kind = asked.ref, "gated" if gated else "private, or not there"
+    why = f"it is {'gated' if gated else 'private, or not there'} ({refused.message})"
     apply = f"apply for access at {asked.page}"
     if asked.origin is None:
         hint = f"{apply}, then {asked.token_hint}" if gated else asked.token_hint
-        return AuthenticationError(f"ModelScope gives {ref} to nobody without a token: it is {kind}", hint=hint)
+        return AuthenticationError(f"ModelScope gives {asked.ref} to nobody without a token: {why}", hint=hint)
     hint = f"{apply} with the account of the token" if gated else f"ask its owner for access, or {asked.token_hint}"
-    return PermissionDeniedError(f"the token from {asked.origin} may not read {ref}: it is {kind}", hint=hint)
+    return PermissionDeniedError(f"the token from {asked.origin} may not read {asked.ref}: {why}", hint=hint)
 
 
 def _error(response: httpx.Response, body: Mapping[str, Any], asked: Asked) -> SourceError:
@@ -126,7 +126,7 @@ def _error(response: httpx.Response, body: Mapping[str, Any], asked: Asked) -> S
 _MEANINGS: Final[Mapping[int, tuple[type[SourceError], str]]] = {
     400: (SourceError, "ModelScope does not accept the request for {ref}"),
     401: (AuthenticationError, "ModelScope does not accept the token from {origin} for {ref}"),
-    403: (NoAccessError, "ModelScope does not give out {ref}"),
+    403: (NoAccessError, "ModelScope refuses {ref}"),
     404: (NotFoundError, "ModelScope has no {ref}"),
     500: (TransientError, "ModelScope failed for {ref}"),
 }

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nim_core.errors import NotFoundError, SourceError, TransientError
 from nim_core.types import CacheKey, Digest, HttpObject, Listing, ModelUri, RemoteFile, SourceContext
 from nim_source_modelscope.credentials import cache_root, carriers, endpoint
 from nim_source_modelscope.errors import Asked, NoAccessError, access_error, checked_data, reading
 from nim_source_modelscope.refs import ModelScopeRef
+
+if TYPE_CHECKING:
+    import httpx
 
 _CUT: Final = 3000
 """Entries after which ModelScope ends a listing without saying so; there are no pages."""
@@ -127,7 +130,7 @@ class ModelScopeSource:
                 return self._listed(asked, path)
             except NoAccessError as exc:
                 if asked.ref.model_path not in self._read:
-                    raise access_error(asked, gated=self._is_visible(asked)) from exc
+                    raise access_error(exc, asked, gated=self._is_visible(asked)) from exc
                 refused = exc
             if attempt + 1 < _ATTEMPTS:
                 self._sleep(2.0**attempt)
@@ -151,18 +154,29 @@ class ModelScopeSource:
             raise NotFoundError(f"ModelScope has no {asked.ref}", hint=f"its revisions are {', '.join(names[:20])}")
 
     def _check_file(self, asked: Asked, path: str) -> None:
-        """Raise what the API says when it does not give out a file."""
-        url, headers = self._endpoint + path, {**_wire(asked), "Range": "bytes=0-0"}
-        with self._context.http.stream(
-            "GET", url, headers=headers, follow_redirects=False, extensions={"follow_redirects": False}
-        ) as response:
+        """Raise what the API says when it does not give out a file; only a GET is told why, so HEAD comes first."""
+        for method in ("HEAD", "GET"):
+            response = self._head(method, asked, path)
             if response.status_code < 400:
                 return
-            response.read()
         try:
             checked_data(response, asked)
         except NoAccessError as exc:
-            raise access_error(asked, gated=self._is_visible(asked)) from exc
+            raise access_error(exc, asked, gated=self._is_visible(asked)) from exc
+
+    def _head(self, method: str, asked: Asked, path: str) -> httpx.Response:
+        """Return the answer for a file, its body only when that is an error."""
+        headers = {**_wire(asked), "Range": "bytes=0-0"}
+        with self._context.http.stream(
+            method,
+            self._endpoint + path,
+            headers=headers,
+            follow_redirects=False,
+            extensions={"follow_redirects": False},
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+            return response
 
     def _is_visible(self, asked: Asked) -> bool:
         try:

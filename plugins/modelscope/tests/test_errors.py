@@ -50,6 +50,7 @@ def test_a_private_model_with_somebody_elses_token(open_source, corpus):
     error = refused(open_source, corpus, "private", STRANGERS_TOKEN)
     assert type(error) is PermissionDeniedError
     assert "private" in error.message
+    assert "HTTP 404, no access" in error.message
     assert "owner" in error.hint
     assert PAGE in error.hint
     assert STRANGERS_TOKEN not in f"{error} {error.hint}"
