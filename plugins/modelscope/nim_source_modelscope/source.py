@@ -57,8 +57,9 @@ class ModelScopeSource:
             self._check_revision(asked)
         with reading(asked.ref):
             files = tuple(_file(entry) for entry in entries)
-            ranges = {asked.ref.file_path(entry["Path"]): entry.get("IsLFS") for entry in entries}
-        self._ranges.update(ranges)
+        for entry in entries:
+            lfs = entry.get("IsLFS")
+            self._ranges[asked.ref.file_path(entry["Path"])] = None if lfs is None else bool(lfs)
         return Listing(uri=uri, files=files, pinned=asked.ref.commit)
 
     def locate(self, uri: ModelUri, file: RemoteFile) -> HttpObject:

@@ -29,6 +29,11 @@ except HubError as error:
     sys.exit(type(error).__name__)
 print(found)
 """
+SNAPSHOT = """
+import sys
+from modelscope_hub.compat import snapshot_download
+print(snapshot_download(sys.argv[1], local_files_only=True))
+"""
 LIST = """
 import sys
 from modelscope_hub import HubApi
@@ -138,6 +143,11 @@ def test_finds_what_we_have_downloaded_without_a_network(client, corpus, model):
     assert client.run(model, "config.json", offline=True).read_bytes() == model.files["config.json"].data()
     assert client.run(model, offline=True, revision="v9") == "CacheNotFound"
     assert len(client.server.log) == 0
+
+
+def test_finds_it_by_the_function_of_the_larger_package_too(client, corpus, model):
+    client.ours(model.uri())
+    assert corpus.differences(Path(client.script(SNAPSHOT, f"{model.org}/{model.name}"))) == []
 
 
 @pytest.mark.parametrize("revision", ["v1.0", "feature/x"])
