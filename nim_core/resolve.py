@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,7 @@ from nim_core.plan import Fetch, Wanted
 from nim_core.registry import Registry
 from nim_core.transfer.workers import map_threads
 from nim_core.types import (
+    CacheKey,
     CachePlacement,
     Digest,
     FileNaming,
@@ -51,6 +52,7 @@ class Resolver:
         self._registry = registry
         self._http = http
         self._sources: dict[str, Source] = {}
+        self._places: dict[str, Callable[[ModelUri, str | None], CacheKey]] = {}
         self._listings: dict[ModelUri, Listing] = {}
 
     def close(self) -> None:
@@ -109,7 +111,8 @@ class Resolver:
 
     def _source(self, uri: ModelUri) -> Source:
         if uri.scheme not in self._sources:
-            self._sources[uri.scheme] = self._registry.open_source(uri.scheme, self._http)
+            source = self._sources[uri.scheme] = self._registry.open_source(uri.scheme, self._http)
+            self._places[uri.scheme] = source.cache_key if isinstance(source, CachePlacement) else default_key
         return self._sources[uri.scheme]
 
     def _listing(self, uri: ModelUri) -> Listing:
@@ -120,13 +123,11 @@ class Resolver:
     def _fetch(self, identity: ModelUri, promised: tuple[Digest, ...]) -> Fetch:
         uri = _listed(identity)
         listing = self._listing(uri)
-        source = self._source(uri)
-        place = source.cache_key if isinstance(source, CachePlacement) else default_key
         return Fetch(
             identity=identity,
             uri=uri,
             file=_promised(_named(listing, identity), promised, identity),
-            key=place(uri, listing.pinned),
+            key=self._places[uri.scheme](uri, listing.pinned),
             pinned=listing.pinned is not None,
         )
 
