@@ -1,0 +1,1 @@
+"""Google Cloud Storage as a source of models for nim-core: ``gs://``."""

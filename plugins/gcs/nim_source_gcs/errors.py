@@ -1,0 +1,79 @@
+"""Answers of Google Cloud Storage and of its token services as errors, judged by status and reason, never by text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from nim_core.errors import (
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SourceError,
+    TransientError,
+)
+from nim_source_gcs.credentials import Found
+from nim_source_gcs.refs import GcsRef
+
+_SET: Final = "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run: gcloud auth application-default login"
+_GRANT: Final = "grant its account the role Storage Object Viewer on the bucket; without the right to list, an object "
+_MISSING: Final = "that does not exist is refused alike"
+_PAYS: Final = "if the requester pays for this bucket, set GOOGLE_CLOUD_QUOTA_PROJECT to the project to bill"
+_MEANINGS: Final[Mapping[int, tuple[type[SourceError], str, str | None]]] = {
+    400: (SourceError, "Google Cloud Storage does not accept the request for {ref}", _PAYS),
+    401: (AuthenticationError, "Google Cloud Storage does not accept the token from {origin}", _SET),
+    403: (PermissionDeniedError, "no access to {ref} with {origin}", _GRANT + _MISSING),
+    404: (NotFoundError, "no such bucket: gs://{ref.bucket}", "check the name; buckets of others cannot be seen"),
+    429: (RateLimitedError, "too many requests for {ref}", None),
+}
+
+
+@contextmanager
+def judging(ref: GcsRef, origin: str | None) -> Iterator[None]:
+    """
+    Ask google-cloud-storage about ``ref``.
+
+    Args:
+        ref: What is asked about.
+        origin: Where the credentials came from. None when there are none.
+
+    Raises:
+        SourceError: In the subclass that the answer asks for.
+    """
+    from google.api_core.exceptions import GoogleAPICallError
+
+    try:
+        yield
+    except GoogleAPICallError as exc:
+        raise status_error(int(exc.code or 0), ref, origin) from exc
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise SourceError(
+            f"answer about {ref} cannot be understood",
+            hint="check that STORAGE_EMULATOR_HOST or API_ENDPOINT_OVERRIDE, where set, name such a service",
+            uri=str(ref),
+        ) from exc
+
+
+def status_error(status: int, ref: GcsRef, origin: str | None) -> SourceError:
+    """Return the error for a status that is no success; arguments as :func:`judging`."""
+    if status >= 500 or status == 408:
+        return TransientError(f"Google Cloud Storage failed for {ref} (HTTP {status})", uri=str(ref))
+    kind, words, hint = _MEANINGS.get(status, (SourceError, "unexpected answer about {ref}", None))
+    if origin is None and status in {401, 403}:
+        words, hint = "no access to {ref} without credentials, and none were found", _SET
+    return kind(f"{words.format(ref=ref, origin=origin)} (HTTP {status})", hint=hint, uri=str(ref))
+
+
+def sign_in_error(exc: Any, found: Found) -> SourceError:
+    """Return the error for a google-auth exception met while a token was asked for; nothing secret is quoted."""
+    from google.auth.exceptions import TransportError
+
+    said = " ".join(str(exc.args[0] if exc.args else exc).split())
+    for name in ("token", "refresh_token", "client_secret"):
+        secret = getattr(found.credentials, name, None)
+        said = said.replace(secret, "***") if secret else said
+    if exc.retryable or isinstance(exc, TransportError):
+        return TransientError(f"the token service failed for {found.origin}: {said[:200]}", hint="try again later")
+    return AuthenticationError(f"no token for the credentials from {found.origin}: {said[:200]}", hint=found.mend)
