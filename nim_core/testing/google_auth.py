@@ -91,9 +91,9 @@ class GoogleAuth:
         self._tokens_origin.__exit__(kind, error, trace)
 
     @property
-    def kept_secrets(self) -> tuple[str, ...]:
-        """Everything that nobody else may get to see."""
-        return (self._refresh_token, self._client_secret, self._subject_token, *self._tokens)
+    def tokens(self) -> tuple[str, ...]:
+        """Tokens that were given out and are not expired by hand."""
+        return tuple(self._tokens)
 
     def knows(self, authorization: str | None) -> bool:
         """Whether the header ``Authorization`` carries a token that was given out here and has not expired."""
@@ -121,7 +121,7 @@ class GoogleAuth:
             "authorized_user",
             client_id="sample",
             client_secret=self._client_secret,
-            refresh_token="revoked" if revoked else self._refresh_token,
+            refresh_token=secrets.token_hex(16) if revoked else self._refresh_token,
             token_uri=f"{self.url}/token",
         )
 
