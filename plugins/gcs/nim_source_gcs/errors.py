@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from nim_core.errors import (
     AuthenticationError,
+    ConfigError,
+    InvalidUriError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -48,7 +50,9 @@ def judging(ref: GcsRef, origin: str | None) -> Iterator[None]:
         yield
     except GoogleAPICallError as exc:
         raise status_error(int(exc.code or 0), ref, origin) from exc
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except InvalidUriError:
+        raise  # a name that cannot be a file's
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise SourceError(
             f"answer about {ref} cannot be understood",
             hint="check that STORAGE_EMULATOR_HOST or API_ENDPOINT_OVERRIDE, where set, name such a service",
