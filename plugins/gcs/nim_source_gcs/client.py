@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from nim_core.errors import AuthenticationError
+from nim_core.errors import AuthenticationError, UnsupportedError
 from nim_core.types import Ambient, Anonymous, BearerToken, ModelUri, Secret, SourceContext, UriStyle
 from nim_source_gcs.credentials import Found, endpoint, find_credentials
 from nim_source_gcs.errors import judging, sign_in_error
@@ -81,9 +81,11 @@ class GoogleRequest:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        **_: Any,
+        **more: Any,
     ) -> Any:
         """Return the answer. Raises SourceError, or from a metadata service google-auth's TransportError."""
+        if more.get("cert"):
+            raise UnsupportedError("workload identity by client certificate cannot be used", hint="use a token instead")
         if self._is_metadata(url):
             limit = timeout or _DIRECT_SECONDS
             return self._metadata_request()(url, method, body, headers, limit, allow_redirects=False)

@@ -27,7 +27,7 @@ _MEANINGS: Final[Mapping[int, tuple[type[SourceError], str, str | None]]] = {
     400: (SourceError, "Google Cloud Storage does not accept the request for {ref}", _PAYS),
     401: (AuthenticationError, "Google Cloud Storage does not accept the token from {origin}", _SET),
     403: (PermissionDeniedError, "no access to {ref} with {origin}", _GRANT + _MISSING),
-    404: (NotFoundError, "no such bucket: gs://{ref.bucket}", "check the name; buckets of others cannot be seen"),
+    404: (NotFoundError, "no such bucket: gs://{ref.bucket}", "check the name"),
     429: (RateLimitedError, "too many requests for {ref}", None),
 }
 
