@@ -199,9 +199,10 @@ class GoogleAuth:
         if request.path in texts:
             return Response(headers=headers, body=inline(texts[request.path]))
         account = {"email": _ACCOUNT, "aliases": ["default"], "scopes": ["cloud-platform"]}
-        if request.path == f"{_METADATA}instance/service-accounts/default/":
+        name, _, what = request.path.removeprefix(f"{_METADATA}instance/service-accounts/").partition("/")
+        if name in {"default", _ACCOUNT} and what == "":
             return json_response(account, headers={"Metadata-Flavor": "Google"})
-        if request.path == f"{_METADATA}instance/service-accounts/default/token":
+        if name in {"default", _ACCOUNT} and what == "token":
             return self._give("machine")
         return Response(status=404, headers=headers)
 

@@ -74,7 +74,10 @@ def sign_in_error(exc: Any, found: Found) -> SourceError:
     """Return the error for a google-auth exception met while a token was asked for; nothing secret is quoted."""
     from google.auth.exceptions import TransportError
 
-    said = " ".join(str(exc.args[0] if exc.args else exc).split())
+    first = exc
+    while isinstance(first, Exception):
+        first = first.args[0] if first.args else type(first).__name__
+    said = " ".join(str(first).split())
     for name in ("token", "refresh_token", "client_secret"):
         secret = getattr(found.credentials, name, None)
         said = said.replace(secret, "***") if secret else said

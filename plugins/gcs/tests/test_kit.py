@@ -25,10 +25,9 @@ def official(gcs_server, key_file, monkeypatch):
     """Google's client, which finds the key and the server by itself."""
     for name, value in {**key_file, **gcs_server.environment()}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DISABLE_BUCKET_METADATA_IN_OTEL", "true")
-    with storage.Client(project="sample") as client:
-        client._bucket_metadata_cache = None
-        yield client
+    client = storage.Client(project="sample")
+    client._bucket_metadata_cache = None
+    return client
 
 
 def test_googles_client_reads_objects(official, model, files):
