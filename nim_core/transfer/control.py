@@ -6,6 +6,7 @@ What a source gets from it:
 - GET and HEAD are tried again after connection failures and passing statuses, as the settings say; the last answer is
   handed over, since a status is the source's to judge. The first 4 MiB of a body are read within an attempt, so that a
   cut there is tried again too.
+- So is a POST with the request extension ``repeatable`` set to True: one that changes nothing, such as for a token.
 - Redirects of GET and HEAD are followed under the rules of :mod:`~nim_core.transfer.network`; with the request
   extension ``follow_redirects`` set to False they are handed over. The request extension ``target`` (bytes) is sent
   as the request's target to the letter, where httpx would write the URL in its own way.
@@ -125,8 +126,13 @@ class _Hop:
 
     @property
     def is_safe(self) -> bool:
-        """Whether sending it twice does no harm."""
+        """Whether it asks and does nothing else, so that it may be sent twice and carried elsewhere."""
         return self.request.method in _SAFE_METHODS
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether sending it twice does no harm."""
+        return self.is_safe or self.request.extensions.get("repeatable", False) is True
 
     def core_request(self) -> httpcore.Request:
         """Return the request as httpcore takes it."""
@@ -203,12 +209,12 @@ class ControlTransport(httpx.BaseTransport):
             try:
                 response = self._attempt(hop)
             except NimError as error:
-                wait = budget.next_wait(None) if error.retryable and hop.is_safe else None
+                wait = budget.next_wait(None) if error.retryable and hop.is_repeatable else None
                 if wait is None:
                     raise
                 reason = error.message
             else:
-                again = hop.is_safe and is_retryable_status(response.status_code)
+                again = hop.is_repeatable and is_retryable_status(response.status_code)
                 wait = budget.next_wait(parse_retry_after(response.headers, time.time())) if again else None
                 if wait is None:
                     return response

@@ -141,6 +141,14 @@ def test_what_may_change_something_is_sent_once(origins):
     assert len(origins.log) == 1
 
 
+@pytest.mark.parametrize("failure", [Response(status=503), Response(raw=b"")], ids=["status", "cut"])
+def test_what_says_that_it_changes_nothing_is_sent_again_with_its_body(origins, failure):
+    url = origins.start({"/": [failure, json_response("token")]})
+    answer = origins.client().post(url, content=b"grant", extensions={"repeatable": True})
+    assert answer.json() == "token"
+    assert [exchange.request.body for exchange in origins.log] == [b"grant", b"grant"]
+
+
 def test_a_body_that_was_cut_is_fetched_again(origins):
     url = origins.start({"/": [Response(body=inline("complete"), cut_at=3), Response(body=inline("complete"))]})
     assert origins.client().get(url).text == "complete"
