@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from nim_core.errors import AuthenticationError, UnsupportedError
+from nim_core.errors import AuthenticationError, TransientError, UnsupportedError
 from nim_core.types import Ambient, Anonymous, BearerToken, ModelUri, Secret, SourceContext, UriStyle
 from nim_source_gcs.credentials import Found, endpoint, find_credentials
 from nim_source_gcs.errors import judging, sign_in_error
@@ -89,7 +89,10 @@ class GoogleRequest:
         if self._is_metadata(url):
             limit = timeout or _DIRECT_SECONDS
             return self._metadata_request()(url, method, body, headers, limit, allow_redirects=False)
-        response = self._http.request(method, url, content=body, headers=headers)
+        response = self._http.request(method, url, content=body, headers=headers, extensions={"repeatable": True})
+        if response.status_code >= 500:  # core has tried again often enough
+            place = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+            raise TransientError(f"the token service failed: {place} (HTTP {response.status_code})")
         return _Answer(response.status_code, response.headers, response.content)
 
     def _is_metadata(self, url: str) -> bool:

@@ -184,12 +184,6 @@ def test_a_token_service_that_is_down(open_source, gcs_server, uri, tmp_path):
         open_source({**gcs_server.environment(), **named(file)}).list_files(uri)
 
 
-def test_a_token_service_that_fails_for_a_moment(open_source, gcs_server, google_auth, uri, key_file):
-    google_auth.faults.add(answer_with(json_response({"error": "internal_failure"}, status=500)), times=1)
-    open_source({**gcs_server.environment(), **key_file}).list_files(uri)
-    assert google_auth.log.count(route="token") == 2
-
-
 def test_a_token_service_that_keeps_failing(open_source, gcs_server, google_auth, uri, key_file):
     google_auth.faults.add(answer_with(json_response({"error": "internal_failure"}, status=503)))
     with pytest.raises(TransientError, match="token service failed"):

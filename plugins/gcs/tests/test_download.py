@@ -10,6 +10,7 @@ from attrs import evolve
 from nim_core.testing.corpus import PatternContent, inline, with_flipped_byte
 from nim_core.testing.faults import answer_with
 from nim_core.testing.gcs_server import GcsServer, api_refusal
+from nim_core.testing.http_server import Response
 
 LARGE = PatternContent(length=40_000_000)
 
@@ -147,3 +148,19 @@ def test_nothing_secret_is_written(download, model, key_file, google_auth):
     assert ended.code == 0, ended.said
     assert [token for token in google_auth.tokens if token in written] == []
     assert "PRIVATE KEY" not in written
+
+
+@pytest.mark.parametrize("failure", [Response(raw=b""), api_refusal(503)], ids=["cut", "status"])
+def test_a_token_service_that_fails_for_a_moment(download, gcs_server, key_file, google_auth, failure):
+    gcs_server.put("models", "large.bin", LARGE)
+
+    def expired(_):
+        google_auth.faults.add(answer_with(failure), route="token", times=1)
+        return _expired(google_auth)
+
+    google_auth.faults.add(answer_with(failure), route="token", times=1)
+    gcs_server.faults.add(expired, route="media", times=1)
+    ended = download("gs://models/large.bin", gcs_server.environment(), key_file)
+    assert ended.code == 0, ended.said
+    assert ended.files == {"large.bin": LARGE.data()}
+    assert google_auth.log.count(route="token") == 4
