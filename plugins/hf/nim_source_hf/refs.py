@@ -1,0 +1,77 @@
+"""The Hub's names: ``hf://org/model[:revision]`` as a value, and its places in the API and the cache."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from nim_core.errors import InvalidUriError
+from nim_core.types import CacheKey, ModelUri
+from nim_source_hf.credentials import HUB
+
+_REPOSITORY = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_COMMIT = re.compile("[0-9a-f]{40}")
+_FORM = "write hf://org/model:revision?file=path; models only, datasets and spaces have no place here"
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit, which never becomes another."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def commit_of(value: object) -> str:
+    """Return ``value``, which came from a server, when it is a commit. Raises ValueError when it is not."""
+    if not isinstance(value, str) or not is_commit(value):
+        raise ValueError("not a commit")
+    return value
+
+
+@frozen(kw_only=True)
+class HfRef:
+    """
+    A model at a revision.
+
+    Attributes:
+        repository: ``org/model``, or ``model`` for the few that have no organisation.
+        revision: Branch, tag or commit.
+        uri: What it was read from.
+    """
+
+    repository: str
+    revision: str
+    uri: ModelUri = field(eq=False)
+
+    @classmethod
+    def parse(cls, uri: ModelUri) -> HfRef:
+        """Read a URI; no revision means ``main``. Raises InvalidUriError, with the right form, for no model's name."""
+        name = uri.location
+        if not _REPOSITORY.fullmatch(name) or "--" in name or ".." in name or name.endswith((".git", ".", "-")):
+            raise InvalidUriError(f"not a name the Hub allows for a model: {uri.display}", hint=_FORM)
+        return cls(repository=name, revision=uri.revision or "main", uri=uri)
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.revision}"
+
+    @property
+    def page(self) -> str:
+        """Where a person finds the model, asks for access and accepts its terms."""
+        return f"{HUB}/{self.repository}"
+
+    def api(self, kind: str, revision: str) -> str:
+        """API path of a ``kind`` of facts about a revision: ``revision``, ``tree``, ``paths-info``..."""
+        return f"/api/models/{self.repository}/{kind}/{quote(revision, safe='')}"
+
+    def file_path(self, commit: str, file: str) -> str:
+        """Path that leads to the bytes of a file."""
+        return f"/{self.repository}/resolve/{commit}/{quote(file)}"
+
+    def cache_key(self, root: str, commit: str) -> CacheKey:
+        """Place of a commit in a cache of the Hub client's form."""
+        return CacheKey(
+            root=root,
+            repo="models--" + self.repository.replace("/", "--"),
+            snapshot=commit,
+            refs=() if self.revision == commit else (self.revision,),
+        )
