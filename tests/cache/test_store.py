@@ -131,6 +131,17 @@ class TestExisting:
         publish(cache, store)
         assert stored.link.lstat().st_ino == before.st_ino
 
+    @pytest.mark.parametrize(("absolute", "kept"), [(False, True), (True, False)])
+    def test_a_link_that_gets_there_by_another_link(self, cache, store, absolute, kept):
+        """As a vendor's client leaves it that keeps blobs of all repositories in one place."""
+        blob = publish(cache, store, "other.bin").blob
+        between = blob.with_name("etag")
+        between.symlink_to(blob.name)
+        link = cache.layout.path / REPO / "snapshots/v1/model.bin"
+        link.symlink_to(between if absolute else "../../blobs/etag")
+        store.link(cache.fetch(), blob)
+        assert link.readlink() == Path(f"../../blobs/{'etag' if kept else BLAKE3}")
+
     @pytest.mark.parametrize("target", ["../../blobs/other", "/etc/hostname", "nowhere", "model.bin"])
     def test_a_wrong_link_is_replaced(self, cache, store, target):
         link = cache.layout.path / REPO / "snapshots/v1/model.bin"
