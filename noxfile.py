@@ -105,15 +105,16 @@ def minimum(session: nox.Session) -> None:
 
 @nox.session
 def oracle(session: nox.Session) -> None:
-    """Test our NGC server against NVIDIA's own client, which stays in an environment of its own."""
+    """Test our NGC server against NVIDIA's own client, and our Hub server behind Olah, both in an environment apart."""
     install(session, PLUGINS, groups=["tests"])
-    client = Path(session.create_tmp(), "ngcsdk").resolve()
+    client = Path(session.create_tmp(), "oracle").resolve()
     session.run("uv", "venv", "--allow-existing", "--quiet", str(client), external=True)
     python = client / "bin" / "python"
     locked = ["--require-hashes", "--requirements=requirements/oracle.txt"]
     session.run("uv", "pip", "install", "--quiet", f"--python={python}", *locked, external=True)
-    environment = {"NIM_TEST_NGCSDK_PYTHON": str(python)}
-    session.run("pytest", "tests/integration/test_ngc_oracle.py", *session.posargs, env=environment)
+    environment = {"NIM_TEST_NGCSDK_PYTHON": str(python), "NIM_TEST_OLAH": str(client / "bin" / "olah-cli")}
+    for tests in ("tests/integration/test_ngc_oracle.py", "plugins/hf/tests/test_olah.py"):
+        session.run("pytest", "--config-file=pyproject.toml", tests, *session.posargs, env=environment)
 
 
 @nox.session

@@ -16,6 +16,8 @@ from nim_core.testing.gcs_server import GcsServer
 from nim_core.testing.google_auth import GoogleAuth
 from nim_core.testing.modelscope_models import ModelScopeModel
 from nim_core.testing.modelscope_server import ModelScopeServer
+from nim_core.testing.hub_models import HubModel
+from nim_core.testing.hub_server import HubServer
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
 
@@ -36,6 +38,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def ngc_server(corpus: Corpus) -> Iterator[NgcServer]:
     """A stand-in for NGC with the sample model; fails the test when a credential reached its storage."""
     with NgcServer([NgcModel(files=corpus.files)], page_size=5) as server:
+        yield server
+    assert server.storage.leaks == []
+
+
+@pytest.fixture
+def hub_server(corpus: Corpus) -> Iterator[HubServer]:
+    """A stand-in for the Hugging Face Hub with the sample model; fails the test when its storage got a credential."""
+    with HubServer([HubModel(files=corpus.files)], page_size=4) as server:
         yield server
     assert server.storage.leaks == []
 
