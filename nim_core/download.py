@@ -21,7 +21,7 @@ from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
 from nim_core.cache.space import check_answers
 from nim_core.errors import CacheError, ConfigError, NimError
-from nim_core.plan import Plan, Present, Target, Wanted
+from nim_core.plan import EVERY_FILE, Patterns, Plan, Present, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.settings import Settings
 from nim_core.types import ModelUri, TransferEvent
@@ -42,6 +42,7 @@ class DownloadOptions:
         recheck: As ``use_cache``, but read every cached file, and fetch those again that are damaged.
         max_connections: Connections at once, at most.
         limit_rate: Bytes per second, at most. None: no limit.
+        patterns: Which files of a model URI are wanted; the target's id has to tell one choice from another.
     """
 
     cache_path: Path
@@ -51,6 +52,7 @@ class DownloadOptions:
     recheck: bool = False
     max_connections: int = 32
     limit_rate: float | None = None
+    patterns: Patterns = EVERY_FILE
 
 
 @frozen(kw_only=True)

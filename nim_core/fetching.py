@@ -52,7 +52,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
     network = network_config(run.settings, _endpoints(missing, run))
     with control_client(network, retry_policy(run.settings)) as http, closing(Resolver(run.registry, http)) as resolver:
         run.observer.phase("listing")
-        expanded = {uri: resolver.expand(uri) for uri in missing.unlisted}
+        expanded = {uri: run.options.patterns.chosen(resolver.expand(uri)) for uri in missing.unlisted}
         wanted = [*missing.wanted, *(item for items in expanded.values() for item in items)]
         fetches = resolver.fetches(wanted, verify=run.options.verify)
         run.observer.phase("verifying")

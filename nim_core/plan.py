@@ -7,13 +7,17 @@ A :class:`Target` names what the user wants. With the listings of its sources an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
+from nim_core.errors import NotFoundError
 from nim_core.types import CacheKey, Digest, ModelUri, RemoteFile
 
-__all__ = ["Fetch", "Plan", "Present", "Target", "Wanted"]
+__all__ = ["EVERY_FILE", "Fetch", "Patterns", "Plan", "Present", "Target", "Wanted"]
 
 
 @frozen(kw_only=True)
@@ -30,6 +34,43 @@ class Wanted:
     path: str
     uri: ModelUri
     digest: Digest | None = None
+
+
+@frozen(kw_only=True)
+class Patterns:
+    """
+    Which files of a model are wanted: those that fit a pattern of ``include``, or all, but none that fits ``exclude``.
+
+    A pattern is compared with the whole path. In it ``*`` is any text, slashes too, ``?`` one character, ``[ab]`` one of
+    these; one that ends in a slash means everything beneath that folder.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.include or self.exclude)
+
+    def chosen(self, files: Sequence[Wanted]) -> tuple[Wanted, ...]:
+        """Return the files that are wanted. Raises NotFoundError when there are files but none of them is."""
+        found = tuple(file for file in files if self._fits(file.path))
+        if files and not found:
+            given = [f"--include {text}" for text in self.include] + [f"--exclude {text}" for text in self.exclude]
+            raise NotFoundError(
+                f"none of {len(files)} files is left by {' '.join(given)}",
+                hint="patterns are compared with the whole path; quote them, so that the shell leaves them alone",
+            )
+        return found
+
+    def _fits(self, path: str) -> bool:
+        return (not self.include or _fits_any(path, self.include)) and not _fits_any(path, self.exclude)
+
+
+EVERY_FILE: Final = Patterns()
+
+
+def _fits_any(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, f"{text}*" if text.endswith("/") else text) for text in patterns)
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,8 @@ import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
-from nim_core.plan import Fetch, Plan, Present, Target, Wanted
+from nim_core.errors import NotFoundError
+from nim_core.plan import Fetch, Patterns, Plan, Present, Target, Wanted
 from nim_core.types import CacheKey, Digest, ModelUri, RemoteFile
 
 URI = ModelUri(scheme="test", location="org/name", revision="v1")
@@ -35,6 +36,37 @@ def present(path, size):
 )
 def test_sums(plan, expected):
     assert (plan.bytes_to_fetch, plan.unknown_sizes, plan.bytes_present) == expected
+
+
+FILES = ("LICENSE", "config.json", "original/params.json", "original/a/b.pth", "model-1.safetensors", "[x].json")
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        ((), (), FILES),
+        (("*.json",), (), ("config.json", "original/params.json", "[x].json")),
+        (("config.json", "model-?.safetensors"), (), ("config.json", "model-1.safetensors")),
+        (("original/",), (), ("original/params.json", "original/a/b.pth")),
+        (("original/*",), ("*.pth",), ("original/params.json",)),
+        ((), ("original/", "*.json"), ("LICENSE", "model-1.safetensors")),
+        (("[lL]*", "[[]x].json"), (), ("LICENSE", "[x].json")),
+        (("*.JSON", "L*"), (), ("LICENSE",)),
+    ],
+)
+def test_patterns(include, exclude, left):
+    files = [Wanted(path=path, uri=URI) for path in FILES]
+    patterns = Patterns(include=include, exclude=exclude)
+    assert tuple(file.path for file in patterns.chosen(files)) == left
+    assert bool(patterns) == bool(include or exclude)
+
+
+def test_patterns_that_leave_nothing():
+    files = [Wanted(path=path, uri=URI) for path in FILES]
+    with pytest.raises(NotFoundError) as caught:
+        Patterns(include=("*.gguf", "x/"), exclude=("y",)).chosen(files)
+    assert caught.value.message == "none of 6 files is left by --include *.gguf --include x/ --exclude y"
+    assert Patterns(include=("*.gguf",)).chosen([]) == ()
 
 
 def test_plans_are_compared_by_value():

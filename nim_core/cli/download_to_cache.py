@@ -23,6 +23,16 @@ Profiles = typer.Option(
     help="Profiles to download, by id or name. "
     + from_variable("NIM_MODEL_PROFILE", default="the only one in the manifest"),
 )
+Include = typer.Option(
+    metavar="[PATTERN ...]",
+    show_default=False,
+    help="With --model-uri: only files whose path fits one of these patterns, such as '*.safetensors'.",
+)
+Exclude = typer.Option(
+    metavar="[PATTERN ...]",
+    show_default=False,
+    help="With --model-uri: no files whose path fits one of these patterns; wins over --include.",
+)
 ManifestFile = typer.Option(
     metavar="FILE",
     show_default=False,
@@ -46,6 +56,8 @@ def download_to_cache(
         str | None,
         typer.Option(metavar="URI", help="Download a model by its URI, such as scheme://org/model:revision."),
     ] = None,
+    include: Annotated[list[str] | None, Include] = None,
+    exclude: Annotated[list[str] | None, Exclude] = None,
     manifest_file: Annotated[Path | None, ManifestFile] = None,
     model_cache_path: Annotated[Path | None, ModelCachePath] = None,
     use_cache: Annotated[
@@ -82,19 +94,24 @@ def download_to_cache(
     Downloads the profile that is named, or the only one there is; --all, --lora, --profiles and --model-uri exclude
     each other. Prints one line per profile or model: its id, a tab, and the path of its receipt.
     """
-    names = tuple(name for name in profiles or () if name)
+    names = _texts(profiles)
     _refuse_together(context, {"--all": every, "--profiles": names, "--lora": lora, "--model-uri": model_uri})
     _refuse_together(context, {"--verify": recheck, "--force": force})
     _refuse_together(context, {"--verify": recheck, "--no-verify-checksums": not verify_checksums})
+    included, excluded = _texts(include), _texts(exclude)
+    if (included or excluded) and model_uri is None:
+        context.fail("--include and --exclude need --model-uri")
 
     from nim_core.cli.fetch import Request, fetch, result_as_json, result_as_text
     from nim_core.cli.selection import Choice
     from nim_core.cli.units import parse_count, parse_rate
+    from nim_core.plan import Patterns
 
     variable = context.obj.settings.variables.text("NIM_MODEL_PROFILE")
     request = Request(
         choice=Choice(every=every, lora=lora, names=names, variable=variable),
         model_uri=model_uri,
+        patterns=Patterns(include=included, exclude=excluded),
         manifest_file=manifest_file,
         cache_path=model_cache_path,
         use_cache=use_cache,
@@ -106,6 +123,11 @@ def download_to_cache(
     )
     result = fetch(request, context.obj)
     write_data(json.dumps(result_as_json(result), indent=2) if as_json else result_as_text(result))
+
+
+def _texts(values: list[str] | None) -> tuple[str, ...]:
+    """Return the values of an option that are not empty."""
+    return tuple(value for value in values or () if value)
 
 
 def _refuse_together(context: typer.Context, given: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
 from nim_core.manifest import Profile, dump_manifest, find_manifest, load_manifest
-from nim_core.plan import Target, Wanted
+from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
 from nim_core.registry import Registry
+from nim_core.types import ModelUri
 
 __all__ = ["Request", "fetch", "result_as_json", "result_as_text"]
 
@@ -32,6 +34,7 @@ class Request:
     Attributes:
         choice: Profiles of a manifest.
         model_uri: A model, as written. None for profiles.
+        patterns: Which files of a model.
         manifest_file: Manifest to read; for a model, to write when it is not there.
         cache_path: Folder of the model cache. None for what the environment says.
         use_cache: As in :class:`~nim_core.download.DownloadOptions`, like the three below.
@@ -44,6 +47,7 @@ class Request:
 
     choice: Choice
     model_uri: str | None = None
+    patterns: Patterns = EVERY_FILE
     manifest_file: Path | None = None
     cache_path: Path | None = None
     use_cache: bool = False
@@ -71,6 +75,7 @@ def fetch(request: Request, session: Session) -> DownloadResult:
         recheck=request.recheck,
         max_connections=request.max_connections,
         limit_rate=request.limit_rate,
+        patterns=request.patterns,
     )
     targets = _targets(request, options, registry, session)
     _log_targets(targets, options)
@@ -83,20 +88,26 @@ def fetch(request: Request, session: Session) -> DownloadResult:
 
 def _targets(request: Request, options: DownloadOptions, registry: Registry, session: Session) -> tuple[Target, ...]:
     if request.model_uri is not None:
-        return (_model_target(request.model_uri, request.manifest_file, options.cache_path, registry),)
+        return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
     profiles = choose_profiles(request.choice, load_manifest(path, cache_dir=options.cache_path))
     return tuple(_profile_target(profile, registry) for profile in profiles)
 
 
-def _model_target(text: str, manifest_file: Path | None, cache_path: Path, registry: Registry) -> Target:
-    uri = registry.parse_uri(text)
+def _model_target(text: str, request: Request, cache_path: Path, registry: Registry) -> Target:
+    uri, manifest_file = registry.parse_uri(text), request.manifest_file
     if manifest_file is not None and is_there(manifest_file):
-        profile = profile_for(uri, load_manifest(manifest_file, cache_dir=cache_path))
+        profile = profile_for(uri, request.patterns, load_manifest(manifest_file, cache_dir=cache_path))
         return _profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())
-    return Target(id=hashlib.sha256(uri.identity.encode()).hexdigest(), label=uri.display, uri=uri)
+    return Target(id=_model_id(uri, request.patterns), label=uri.display, uri=uri)
+
+
+def _model_id(uri: ModelUri, patterns: Patterns) -> str:
+    """Return the id of the receipt of a model, or of some of its files."""
+    chosen = (f"\n{json.dumps([patterns.include, patterns.exclude])}") if patterns else ""
+    return hashlib.sha256((uri.identity + chosen).encode()).hexdigest()
 
 
 def _profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
@@ -110,7 +121,9 @@ def _write_manifest(request: Request, result: DownloadResult) -> None:
     """Write the manifest of a model that was listed; one that was read stays as it is."""
     for item in result.targets:
         if request.manifest_file is not None and item.target.uri is not None:
-            dump_manifest(make_manifest(item.target.uri, item.target.files, item.present), request.manifest_file)
+            dump_manifest(
+                make_manifest(item.target.uri, request.patterns, item.target.files, item.present), request.manifest_file
+            )
 
 
 def _log_targets(targets: tuple[Target, ...], options: DownloadOptions) -> None:

@@ -1,8 +1,8 @@
 """
 The manifest of a model that has none: written after its first download, read instead of listing from then on.
 
-It holds one profile, and in a tag the URI it was made for: a manifest left over from another model is refused rather
-than followed.
+It holds one profile, and in tags the URI it was made for and which of its files were chosen: a manifest left over from
+something else is refused rather than followed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,27 @@ from typing import Final
 
 from nim_core.errors import CachePermissionError, ManifestError
 from nim_core.manifest import Manifest, ManifestFile, Profile
-from nim_core.plan import Present, Wanted
+from nim_core.plan import Patterns, Present, Wanted
 from nim_core.types import DIGEST_HEX_LENGTHS, ModelUri
 
-__all__ = ["MODEL_URI_TAG", "check_writable", "is_there", "make_manifest", "profile_for"]
+__all__ = ["EXCLUDE_TAG", "INCLUDE_TAG", "MODEL_URI_TAG", "check_writable", "is_there", "make_manifest", "profile_for"]
 
 MODEL_URI_TAG: Final = "model_uri"
+INCLUDE_TAG: Final = "model_include"
+EXCLUDE_TAG: Final = "model_exclude"
+
+_ANOTHER: Final = "remove the file to have it written again, or let --manifest-file name another"
 
 
-def make_manifest(uri: ModelUri, files: tuple[Wanted, ...], present: Mapping[str, Present]) -> Manifest:
+def make_manifest(
+    uri: ModelUri, patterns: Patterns, files: tuple[Wanted, ...], present: Mapping[str, Present]
+) -> Manifest:
     """
     Return the manifest of what was downloaded.
 
     Args:
         uri: What it was downloaded from.
+        patterns: Which of its files were chosen.
         files: What that consists of.
         present: What became of each file, by path; digests that were seen are promised from now on.
 
@@ -40,7 +47,7 @@ def make_manifest(uri: ModelUri, files: tuple[Wanted, ...], present: Mapping[str
     canonical = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     profile = Profile(
         id=hashlib.sha256(canonical.encode()).hexdigest(),
-        tags={MODEL_URI_TAG: uri.display},
+        tags=_tags(uri, patterns),
         files=described,
     )
     return Manifest(schema_version="2.0.0", profiles=(profile,))
@@ -56,12 +63,12 @@ def _entry(file: ManifestFile) -> dict[str, str]:
     return {"uri": file.uri} | ({} if file.digest is None else {"checksum": str(file.digest)})
 
 
-def profile_for(uri: ModelUri, manifest: Manifest) -> Profile:
+def profile_for(uri: ModelUri, patterns: Patterns, manifest: Manifest) -> Profile:
     """
-    Return the profile of a manifest that stands for ``uri``.
+    Return the profile of a manifest that stands for the files of ``uri`` that ``patterns`` choose.
 
     Raises:
-        ManifestError: The manifest was made for another URI, or is one of several profiles.
+        ManifestError: The manifest was made for another URI or other patterns, or is one of several profiles.
     """
     if len(manifest.profiles) != 1:
         raise ManifestError(
@@ -73,9 +80,19 @@ def profile_for(uri: ModelUri, manifest: Manifest) -> Profile:
     if made_for != uri.display:
         raise ManifestError(
             f"manifest is not of {uri.display} but of {made_for or 'an unknown model'}: {manifest.origin}",
-            hint="remove the file to have it written again, or let --manifest-file name another",
+            hint=_ANOTHER,
+        )
+    if any(profile.tags.get(tag) != _tags(uri, patterns).get(tag) for tag in (INCLUDE_TAG, EXCLUDE_TAG)):
+        raise ManifestError(
+            f"manifest was made with another --include or --exclude: {manifest.origin}",
+            hint=f"give the same ones again; {_ANOTHER}",
         )
     return profile
+
+
+def _tags(uri: ModelUri, patterns: Patterns) -> dict[str, str]:
+    chosen = {INCLUDE_TAG: patterns.include, EXCLUDE_TAG: patterns.exclude}
+    return {MODEL_URI_TAG: uri.display, **{tag: json.dumps(texts) for tag, texts in chosen.items() if texts}}
 
 
 def is_there(path: Path) -> bool:

@@ -12,7 +12,9 @@ from nim_core.cli.app import command
 from nim_core.cli.argv import Declared, UnreadableArgumentError, normalise
 
 DOCUMENTED = ("--all", "--profiles", "--lora", "--model-uri", "--manifest-file", "--model-cache-path", "--use-cache")
+MANY = ("profiles", "include", "exclude")
 OURS = (
+    *("--include", "--exclude"),
     *("--verify-checksums", "--no-verify-checksums", "--verify", "--force", "--json"),
     *("--max-connections", "--limit-rate"),
 )
@@ -31,7 +33,7 @@ class UnreadableError(Exception):
 
 
 class Oracle(argparse.ArgumentParser):
-    """The documented usage as argparse reads it; repeated ``--profiles`` add up, the one wish of our own."""
+    """The documented usage as argparse reads it; repeated options of several values add up, the one wish of our own."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False)
@@ -39,6 +41,8 @@ class Oracle(argparse.ArgumentParser):
         self.add_argument("-p", "--profiles", nargs="*", action="extend")
         self.add_argument("--lora", action="store_true")
         self.add_argument("--model-uri")
+        self.add_argument("--include", nargs="*", action="extend")
+        self.add_argument("--exclude", nargs="*", action="extend")
         self.add_argument("--manifest-file")
         self.add_argument("--model-cache-path")
         self.add_argument("--use-cache", action="store_true")
@@ -58,7 +62,7 @@ def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
         values = vars(Oracle().parse_args(arguments))
     except UnreadableError:
         return None
-    return {name: value or None if name == "profiles" else value for name, value in values.items()}
+    return {name: value or None if name in MANY else value for name, value in values.items()}
 
 
 def read_by_command(arguments: list[str]) -> dict[str, object] | None:
@@ -71,8 +75,8 @@ def read_by_command(arguments: list[str]) -> dict[str, object] | None:
         for name, value in context.params.items()
         if name in {"manifest_file", "model_cache_path"} and value is not None
     }
-    profiles = context.params["profiles"]
-    return context.params | as_text | {"profiles": list(profiles) if profiles else None}
+    many = {name: list(context.params[name]) if context.params[name] else None for name in MANY}
+    return context.params | as_text | many
 
 
 options = st.sampled_from([*DOCUMENTED, *OURS])

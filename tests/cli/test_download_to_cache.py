@@ -187,6 +187,42 @@ def test_the_operator_s_command(get, downloads: FakeDownload, tmp_path: Path) ->
     assert load_manifest(path) == first
 
 
+PATTERNS = [("--include", "*.json"), ("--exclude", "*.bin"), ("--include", "a*", "*.json", "--exclude", "b.bin")]
+
+
+@pytest.mark.parametrize("chosen", PATTERNS)
+def test_some_files_of_a_model(chosen: tuple[str, ...], get, downloads: FakeDownload) -> None:
+    assert get("--model-uri", "store://org/model", *chosen).code == 0
+    (target,) = downloads.targets
+    assert downloads.options.patterns
+    get("--model-uri", "store://org/model")
+    assert not downloads.options.patterns
+    assert target.id != downloads.targets[0].id
+
+
+def test_empty_patterns_are_none(get, downloads: FakeDownload) -> None:
+    assert get("--model-uri", "store://org/model", "--include", "", "--exclude").code == 0
+    assert not downloads.options.patterns
+
+
+@pytest.mark.parametrize("chosen", [("--include", "*"), ("--exclude", "*")])
+def test_patterns_need_a_model(chosen: tuple[str, ...], get, downloads: FakeDownload) -> None:
+    ended = get("-p", A, *chosen)
+    assert (ended.code, downloads.targets) == (2, ())
+    assert "--include and --exclude need --model-uri" in ended.err
+
+
+def test_a_manifest_of_other_files_of_the_model(get, tmp_path: Path) -> None:
+    path = str(tmp_path / "model_manifest.json")
+    command = ("--model-uri", "store://org/model", "--manifest-file", path)
+    assert get(*command, "--include", "*.json").code == 0
+    assert get(*command, "--include", "*.json").code == 0
+    for chosen in ((), ("--include", "*.bin"), ("--include", "*.json", "--exclude", "x")):
+        ended = get(*command, *chosen)
+        assert ended.code == 12
+        assert "made with another --include or --exclude" in ended.last_line
+
+
 def test_a_manifest_left_over_from_another_model(get, tmp_path: Path) -> None:
     path = str(tmp_path / "model_manifest.json")
     get("--model-uri", "store://org/model", "--manifest-file", path)

@@ -10,7 +10,7 @@ import pytest
 from nim_core.cli.generated import check_writable, make_manifest, profile_for
 from nim_core.errors import CachePermissionError, ManifestError
 from nim_core.manifest import Manifest, Profile, dump_manifest, load_manifest
-from nim_core.plan import Present, Wanted
+from nim_core.plan import Patterns, Present, Wanted
 from nim_core.types import Digest, ModelUri, UriStyle
 from nim_core.uris import parse_uri
 
@@ -30,7 +30,7 @@ def present(uri: ModelUri, *digests: Digest) -> Present:
 def test_it_says_what_was_downloaded() -> None:
     files = (wanted("b/c.bin", MD5), wanted("a.json"), wanted("d.txt"))
     seen = {"a.json": present(files[1].uri, MD5, SHA256), "b/c.bin": present(files[0].uri, SHA256)}
-    (profile,) = make_manifest(URI, files, seen).profiles
+    (profile,) = make_manifest(URI, Patterns(), files, seen).profiles
     assert profile.tags == {"model_uri": "store://org/model:v1"}
     assert [(file.path, file.uri, file.digest) for file in profile.files] == [
         ("b/c.bin", "store://org/model:v1?file=b/c.bin", MD5),
@@ -42,15 +42,15 @@ def test_it_says_what_was_downloaded() -> None:
 def test_the_id_depends_on_the_files_alone() -> None:
     files = (wanted("b"), wanted("a", SHA256))
     other_uri = parse_uri("store://org/model", STYLES)
-    same = make_manifest(other_uri, files[::-1], {}).profiles[0].id
-    assert make_manifest(URI, files, {}).profiles[0].id == same
-    assert make_manifest(URI, files[:1], {}).profiles[0].id != same
+    same = make_manifest(other_uri, Patterns(), files[::-1], {}).profiles[0].id
+    assert make_manifest(URI, Patterns(), files, {}).profiles[0].id == same
+    assert make_manifest(URI, Patterns(), files[:1], {}).profiles[0].id != same
     assert len(same) == 64
 
 
 @pytest.mark.parametrize("name", ["m.json", "m.yaml"])
 def test_it_reads_back(name: str, tmp_path: Path) -> None:
-    manifest = make_manifest(URI, (wanted("a", SHA256), wanted("b")), {})
+    manifest = make_manifest(URI, Patterns(), (wanted("a", SHA256), wanted("b")), {})
     dump_manifest(manifest, tmp_path / name)
     assert load_manifest(tmp_path / name) == manifest
     assert (tmp_path / name).read_text().startswith("{") == (name == "m.json")
@@ -59,28 +59,28 @@ def test_it_reads_back(name: str, tmp_path: Path) -> None:
 def test_it_holds_no_userinfo() -> None:
     uri = parse_uri("web://user:hunter22@host/a", STYLES)
     file = Wanted(path="a", uri=uri)
-    assert "hunter22" not in repr(make_manifest(uri, (file,), {})) + repr(
-        make_manifest(uri, (file,), {}).profiles[0].files
+    assert "hunter22" not in repr(make_manifest(uri, Patterns(), (file,), {})) + repr(
+        make_manifest(uri, Patterns(), (file,), {}).profiles[0].files
     )
 
 
 def test_the_manifest_of_this_model() -> None:
-    manifest = make_manifest(URI, (wanted("a"),), {})
-    assert profile_for(URI, manifest) is manifest.profiles[0]
+    manifest = make_manifest(URI, Patterns(), (wanted("a"),), {})
+    assert profile_for(URI, Patterns(), manifest) is manifest.profiles[0]
 
 
 @pytest.mark.parametrize("text", ["store://org/model", "store://org/model:v2", "store://org/other:v1"])
 def test_the_manifest_of_another_model(text: str) -> None:
     with pytest.raises(ManifestError, match=r"^manifest is not of store://org/.* but of store://org/model:v1: "):
-        profile_for(parse_uri(text, STYLES), make_manifest(URI, (wanted("a"),), {}))
+        profile_for(parse_uri(text, STYLES), Patterns(), make_manifest(URI, Patterns(), (wanted("a"),), {}))
 
 
 def test_a_manifest_of_an_image() -> None:
     profiles = (Profile(id="a" * 64), Profile(id="b" * 64))
     with pytest.raises(ManifestError, match=r"of an unknown model: m\.yaml"):
-        profile_for(URI, Manifest(schema_version="2.0.0", profiles=profiles[:1], origin="m.yaml"))
+        profile_for(URI, Patterns(), Manifest(schema_version="2.0.0", profiles=profiles[:1], origin="m.yaml"))
     with pytest.raises(ManifestError, match=r"manifest with 2 profiles given together with a model URI: m\.yaml"):
-        profile_for(URI, Manifest(schema_version="2.0.0", profiles=profiles, origin="m.yaml"))
+        profile_for(URI, Patterns(), Manifest(schema_version="2.0.0", profiles=profiles, origin="m.yaml"))
 
 
 def test_writing_is_possible(tmp_path: Path) -> None:
