@@ -88,6 +88,19 @@ def test_offline_without_a_complete_download(user, hub_server):
     assert len(hub_server.log) == 0
 
 
+def test_some_files(user, hub_server, model):
+    chosen = ("--include", "*.json", "trtllm_engine/", "--exclude", "tokenizer*")
+    user.download("hf://acme/sample-llm", *chosen)
+    names = ("config.json", "model.safetensors.index.json", "trtllm_engine/rank0.engine")
+    assert Corpus(files={name: model.files[name] for name in names}).differences(snapshot(user, model)) == []
+    hub_server.log.clear()
+    user.download("hf://acme/sample-llm", *chosen, "--use-cache")
+    assert len(hub_server.log) == 0
+    user.download("hf://acme/sample-llm", "--use-cache")
+    assert Corpus(files=model.files).differences(snapshot(user, model)) == []
+    assert "--include *.gguf" in user.download("hf://acme/sample-llm", "--include", "*.gguf", code=31)
+
+
 @pytest.mark.parametrize("path", [LARGE, "config.json"])
 def test_wrong_content(user, hub_server, model, path):
     wrong = with_flipped_byte(model.files[path], 50)
