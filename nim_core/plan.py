@@ -41,8 +41,8 @@ class Patterns:
     """
     Which files of a model are wanted: those that fit a pattern of ``include``, or all, but none that fits ``exclude``.
 
-    A pattern is compared with the whole path. In it ``*`` is any text, slashes too, ``?`` one character, ``[ab]`` one of
-    these; one that ends in a slash means everything beneath that folder.
+    A pattern is compared with the whole path: ``*`` is any text, slashes too, ``?`` one character, ``[ab]`` one of
+    these, and one that ends in a slash means everything beneath that folder.
     """
 
     include: tuple[str, ...] = ()
