@@ -36,7 +36,7 @@ ENVIRONMENT = (
         kind="path",
         summary="folder of the Hub client's files (default for the cache: huggingface in NIM_CACHE_PATH)",
     ),
-    EnvVar(name="HF_HUB_OFFLINE", kind="flag", default="0", summary="ask no hub; only complete downloads can be used"),
+    EnvVar(name="HF_HUB_OFFLINE", kind="flag", default="0", summary="ask no hub; use what is in the cache"),
     EnvVar(name="TRANSFORMERS_OFFLINE", kind="flag", default="0", summary="as HF_HUB_OFFLINE"),
 )
 

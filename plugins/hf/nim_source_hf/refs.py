@@ -8,7 +8,7 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from nim_core.errors import InvalidUriError
-from nim_core.types import CacheKey, ModelUri
+from nim_core.types import CacheKey, ModelUri, check_relative_path
 from nim_source_hf.credentials import HUB
 
 _REPOSITORY = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -49,7 +49,7 @@ class HfRef:
         name = uri.location
         if not _REPOSITORY.fullmatch(name) or "--" in name or ".." in name or name.endswith((".git", ".", "-")):
             raise InvalidUriError(f"not a name the Hub allows for a model: {uri.display}", hint=_FORM)
-        return cls(repository=name, revision=uri.revision or "main", uri=uri)
+        return cls(repository=name, revision=check_relative_path(uri.revision or "main"), uri=uri)
 
     def __str__(self) -> str:
         return f"{self.repository}:{self.revision}"
@@ -58,6 +58,11 @@ class HfRef:
     def page(self) -> str:
         """Where a person finds the model, asks for access and accepts its terms."""
         return f"{HUB}/{self.repository}"
+
+    @property
+    def folder(self) -> str:
+        """What the model's folder in a cache is called."""
+        return "models--" + self.repository.replace("/", "--")
 
     def api(self, kind: str, revision: str) -> str:
         """API path of a ``kind`` of facts about a revision: ``revision``, ``tree``, ``paths-info``..."""
@@ -71,7 +76,7 @@ class HfRef:
         """Place of a commit in a cache of the Hub client's form."""
         return CacheKey(
             root=root,
-            repo="models--" + self.repository.replace("/", "--"),
+            repo=self.folder,
             snapshot=commit,
             refs=() if self.revision == commit else (self.revision,),
         )

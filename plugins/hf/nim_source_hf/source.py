@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from pathlib import Path
 
 from nim_core.errors import CacheIncompleteError, SourceError, UnsupportedError
 from nim_core.types import CacheKey, Digest, HttpObject, Listing, Location, ModelUri, RemoteFile, SourceContext
 from nim_source_hf.client import Client, Entry
 from nim_source_hf.credentials import HUB, cache_root, offline
 from nim_source_hf.errors import reading
+from nim_source_hf.offline import cached
 from nim_source_hf.refs import HfRef
 from nim_source_hf.xet import xet_object
 
@@ -36,14 +39,14 @@ class HfSource:
         self._given: set[tuple[HfRef, str]] = set()
 
     def list_files(self, uri: ModelUri) -> Listing:
-        """List a commit. Raises CacheIncompleteError when a variable forbids to ask."""
+        """
+        List a commit.
+
+        Raises:
+            CacheIncompleteError: A variable forbids to ask, and the Hub client's cache does not have the revision.
+        """
         ref = HfRef.parse(uri)
-        forbids = offline(self._variables)
-        if forbids:
-            hint = f"unset {forbids}, or use a complete earlier download with --use-cache"
-            raise CacheIncompleteError(f"{forbids} is set, but {self._client.url} has to be asked for {ref}", hint=hint)
-        commit = self._commit(ref)
-        entries = self._client.entries(ref, commit)
+        commit, entries = self._cached(ref) if offline(self._variables) else self._asked(ref)
         with reading(ref, self._client.url):
             return Listing(uri=uri, files=tuple(_file(entry) for entry in entries), pinned=commit)
 
@@ -55,6 +58,8 @@ class HfSource:
         (400) is what files get that only Xet can serve.
         """
         ref = HfRef.parse(uri)
+        if offline(self._variables):
+            raise self._incomplete(f"{ref}?file={file.path}")
         commit = self._commit(ref)
         if (ref, file.path) in self._given and self._client.first_byte(ref, commit, file.path) == 400:
             return self._from_xet(ref, commit, file)
@@ -70,6 +75,23 @@ class HfSource:
         """Return the place of a commit in the Hub cache."""
         ref = HfRef.parse(uri)
         return ref.cache_key(self._root, pinned or ref.revision)
+
+    def _asked(self, ref: HfRef) -> tuple[str, Iterable[Entry]]:
+        commit = self._commit(ref)
+        return commit, self._client.entries(ref, commit)
+
+    def _cached(self, ref: HfRef) -> tuple[str, Iterable[Entry]]:
+        """Return what the Hub client's cache has; where core's own cache is, only core knows, and it has receipts."""
+        root = Path(self._root)
+        found = cached(root, ref) if root.is_absolute() else None
+        if found is None:
+            raise self._incomplete(str(ref))
+        return found
+
+    def _incomplete(self, what: str) -> CacheIncompleteError:
+        forbids = offline(self._variables)
+        hint = f"unset {forbids}, or use a complete earlier download with --use-cache"
+        return CacheIncompleteError(f"{forbids} is set, and the cache lacks {what}", hint=hint)
 
     def _commit(self, ref: HfRef) -> str:
         with self._lock:

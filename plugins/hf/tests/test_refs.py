@@ -41,6 +41,12 @@ def test_not_models(name):
     assert "hf://org/model:revision" in caught.value.hint
 
 
+@pytest.mark.parametrize("revision", ["../x", "/etc/x", "a/../b", "a//b"])
+def test_revisions_that_are_no_names_of_files(revision):
+    with pytest.raises(InvalidUriError, match="unsafe file path"):
+        parse(f"hf://org/model:{revision}")
+
+
 def test_paths():
     ref = parse("hf://org/model:refs/pr/1")
     assert ref.api("revision", ref.revision) == "/api/models/org/model/revision/refs%2Fpr%2F1"

@@ -144,6 +144,8 @@ def test_offline_asks_nobody(open_source, hub_server):
     with pytest.raises(CacheIncompleteError, match="HF_HUB_OFFLINE is set") as caught:
         source.list_files(URI)
     assert "--use-cache" in caught.value.hint
+    with pytest.raises(CacheIncompleteError, match=r"lacks acme/sample-llm:main\?file=config.json"):
+        source.locate(URI, RemoteFile(path="config.json"))
     assert len(hub_server.log) == 0
 
 
