@@ -83,6 +83,7 @@ def fetch(request: Request, session: Session) -> DownloadResult:
         result = download(targets, options, registry, session.settings, observer)
     _write_manifest(request, result)
     _log_summary(result)
+    _warn_elsewhere(result, options.cache_path)
     return result
 
 
@@ -143,6 +144,22 @@ def _log_summary(result: DownloadResult) -> None:
     for item in result.targets:
         facts = {"label": item.target.label, "id": item.target.id, "files": item.files, "fetched": item.fetched}
         log.info("downloaded", **facts, **{HUMAN: _summary(item, result)})
+
+
+def _warn_elsewhere(result: DownloadResult, cache_path: Path) -> None:
+    """Name the folders outside the cache that a source's own variables led to: a volume meant for all may lack them."""
+    import structlog
+
+    links = (present.link for item in result.targets for present in item.present.values())
+    outside = {_root(link) for link in links if link is not None and not link.is_relative_to(cache_path)}
+    for folder in sorted(outside):
+        text = f"files are in {folder}, where a variable of their source puts them, not in {cache_path}"
+        structlog.get_logger().warning("cache_elsewhere", folder=folder, cache=str(cache_path), **{HUMAN: text})
+
+
+def _root(link: Path) -> str:
+    """Return the folder of all repositories that the link of a file is in: ``<root>/<repo>/snapshots/...``."""
+    return str(next(folder.parents[1] for folder in link.parents if folder.name == "snapshots"))
 
 
 def _summary(item: TargetResult, result: DownloadResult) -> str:
