@@ -78,7 +78,10 @@ def test_a_branch_that_moved(user, hub_server, model):
     [({"HF_HOME": "hf"}, "hf/hub"), ({"HF_HOME": "hf", "HF_HUB_CACHE": "elsewhere"}, "elsewhere")],
 )
 def test_the_cache_of_the_variables(user, model, variables, root):
-    user.download("hf://acme/sample-llm", env={name: str(user.folder / text) for name, text in variables.items()})
+    said = user.download(
+        "hf://acme/sample-llm", env={name: str(user.folder / text) for name, text in variables.items()}
+    )
+    assert f"files are in {user.folder / root}, where a variable of their source puts them, not in {user.cache}" in said
     assert Corpus(files=model.files).differences(snapshot(user, model, root)) == []
 
 
@@ -112,6 +115,13 @@ def test_wrong_content(user, hub_server, model, path):
     algorithm = "sha256" if model.is_large(path) else "sha1-git"
     assert f"expected {algorithm}:{model.etag(path)}" in said.splitlines()[-1]
     assert not (snapshot(user, model) / path).exists()
+
+
+def test_tls_with_a_private_authority(user, corpus, certificates):
+    with HubServer([HubModel(files=corpus.files)], certificates=certificates) as server:
+        user.download("hf://acme/sample-llm", env={**server.environment(), "SSL_CERT_FILE": str(certificates.ca)})
+        said = user.download("hf://acme/sample-llm", "--force", code=30, env=server.environment())
+    assert "SSL_CERT_FILE" in said.splitlines()[-1]
 
 
 def test_expired_signed_urls(user, hub_server):
