@@ -34,15 +34,16 @@ def xet_object(name: str, file: RemoteFile, *, refresh: str, headers: Mapping[st
         group = XetSession().new_download_stream_group(token_refresh_url=refresh, token_refresh_headers=signed)
         yield from group.download_stream(XetFileInfo(name, file.size))
 
-    return StreamObject(open=lambda: cast(BinaryIO, io.BufferedReader(_Pieces(file.path, pieces()))))
+    return StreamObject(open=lambda: cast(BinaryIO, io.BufferedReader(_Pieces(file, pieces()))))
 
 
 class _Pieces(io.RawIOBase):
-    """A stream made of pieces; whatever stops them is the storage's failure."""
+    """A stream made of pieces; whatever stops them is the storage's failure, be it told or be it an early end."""
 
-    def __init__(self, path: str, pieces: Iterator[bytes]) -> None:
-        self._path = path
+    def __init__(self, file: RemoteFile, pieces: Iterator[bytes]) -> None:
+        self._file = file
         self._pieces = pieces
+        self._given = 0
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -53,10 +54,13 @@ class _Pieces(io.RawIOBase):
             while not self._rest:
                 self._rest = memoryview(next(self._pieces))
         except StopIteration:
+            if self._given < (self._file.size or 0):
+                raise TransientError(f"Xet storage failed for {self._file.path}: ended early") from None
             return 0
         except Exception as exc:  # its client is a foreign library with errors of its own
-            raise TransientError(f"Xet storage failed for {self._path}: {type(exc).__name__}") from exc
+            raise TransientError(f"Xet storage failed for {self._file.path}: {type(exc).__name__}") from exc
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
+        self._given += count
         return count
