@@ -14,10 +14,10 @@ from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.corpus import Corpus, sample_corpus
 from nim_core.testing.gcs_server import GcsServer
 from nim_core.testing.google_auth import GoogleAuth
-from nim_core.testing.modelscope_models import ModelScopeModel
-from nim_core.testing.modelscope_server import ModelScopeServer
 from nim_core.testing.hub_models import HubModel
 from nim_core.testing.hub_server import HubServer
+from nim_core.testing.modelscope_models import ModelScopeModel
+from nim_core.testing.modelscope_server import ModelScopeServer
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
 
