@@ -140,6 +140,7 @@ def _small(results: Results) -> Iterator[Verdict]:
 def _special(results: Results) -> Iterator[Verdict]:
     if "cap" in results:
         yield _figure(results["cap"], "share of connections x cap", 0.95, "of_cap", at_least=True)
+        yield _of_possible(results)
     if "resume" in results:
         result = results["resume"]
         runs = result.samples.get(OURS, [])
@@ -148,6 +149,18 @@ def _special(results: Results) -> Iterator[Verdict]:
         yield Verdict(case="resume", target="parts per connection again", limit=1.0, found=found, what=what)
     if "warm" in results:
         yield _figure(results["warm"], "seconds, interpreter start included", 0.3, "")
+
+
+def _of_possible(results: Results) -> Verdict:
+    """Compare with the time that the same file takes at the least: through so many connections, and without a cap."""
+    runs, uncapped = results["cap"].samples.get(OURS, []), results.get("one")
+    found, what = None, "needs the case one, of the same size"
+    if runs and uncapped is not None and OURS in uncapped.samples:
+        fastest = summarize(run.wall for run in uncapped.samples[OURS]).median
+        found = summarize(max(run.extra["of_cap"] * run.wall, fastest) / run.wall for run in runs).median
+        what = "the smaller of connections x cap and of what ours reaches without a cap"
+    target = "share of what connections and machine allow"
+    return Verdict(case="cap", target=target, limit=0.95, found=found, at_least=True, what=what)
 
 
 def _parts_again(run: Sample) -> float:
