@@ -12,8 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+MIXED = "ab" * 32
 SHARD_BYTES = 192 << 20
 BOLD, DIM, RESET = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 SCRIPTS = Path(sys.executable).parent
@@ -22,20 +28,14 @@ SCRIPTS = Path(sys.executable).parent
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nim-demo-") as name:
         folder = Path(name)
-        server, described = start_server(folder)
-        try:
-            online(folder, described)
-        finally:
-            server.terminate()
-            server.wait()
-            if server.stdout is not None:
-                server.stdout.close()
+        with serving("ngc_server", f"--folder={folder}", f"--shard-size={SHARD_BYTES}") as ngc:
+            online(folder, ngc["environment"])
+            with serving("hub_server") as hub:
+                from_several_sources(folder, ngc["environment"], hub)
         offline(folder)
 
 
-def online(folder: Path, described: dict[str, object]) -> None:
-    environ = described["environment"]
-    assert isinstance(environ, dict)
+def online(folder: Path, environ: dict[str, str]) -> None:
     say("A server that speaks NGC's protocol runs on this machine. Which sources are installed?")
     run(folder, environ, "nim-llm", "plugins", "list")
     say("A profile of the manifest comes into the cache; every byte is verified while it arrives.")
@@ -48,6 +48,24 @@ def online(folder: Path, described: dict[str, object]) -> None:
     say("One byte of a weight file rots on disk. The next run sees it and fetches that file alone.")
     damage(folder / "cache")
     run(folder, environ, "download-to-cache", "--manifest-file", "model_manifest.yaml", "--profiles", profile(folder))
+
+
+def from_several_sources(folder: Path, ngc: dict[str, str], hub: dict[str, Any]) -> None:
+    say("A Hugging Face Hub runs here too. A model that is named by its URI gets a manifest of its own.")
+    environ = {**ngc, **hub["environment"]}
+    run(folder, environ, "download-to-cache", "--model-uri", hub["model"], "--manifest-file", "hub.json")
+    say("One profile takes files from several sources at once: weights from NGC, the rest from the Hub and from here.")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}\n")
+    weights = yaml.safe_load((folder / "model_manifest.yaml").read_text())["profiles"][0]
+    manifest = json.loads((folder / "hub.json").read_text())
+    files = manifest["profiles"][0]["workspace"]["files"]
+    files |= {name: file for name, file in weights["workspace"]["files"].items() if name.endswith(".safetensors")}
+    files["chat_template.jinja"] = {"uri": f"local://{folder}?file=chat_template.jinja"}
+    manifest["profiles"][0]["id"] = MIXED
+    (folder / "mixed.json").write_text(json.dumps(manifest))
+    environ["NIM_CACHE_PATH"] = str(folder / "another")
+    run(folder, environ, "download-to-cache", "--manifest-file", "mixed.json", "--profiles", MIXED)
+    show_sources(folder / "another")
 
 
 def offline(folder: Path) -> None:
@@ -65,11 +83,16 @@ def offline(folder: Path) -> None:
     say(f"That took {seconds:.2f} s, interpreter start included, without a socket opened.")
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    command = [sys.executable, "-m", "nim_core.testing.ngc_server", "--folder", str(folder)]
-    server = subprocess.Popen([*command, f"--shard-size={SHARD_BYTES}"], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    return server, json.loads(server.stdout.readline())
+@contextmanager
+def serving(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
+    """Run a server of the kit; gives what it says of itself."""
+    command = [sys.executable, "-m", f"nim_core.testing.{name}", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.terminate()
 
 
 def profile(folder: Path) -> str:
@@ -85,7 +108,7 @@ def run(folder: Path, environ: dict[str, str], *command: str) -> float:
     subprocess.run(
         [SCRIPTS / command[0], *command[1:]],
         cwd=folder,
-        env={**kept, **environ, "NIM_CACHE_PATH": str(folder / "cache")},
+        env={**kept, "NIM_CACHE_PATH": str(folder / "cache"), **environ},
         check=True,
     )
     return time.monotonic() - started
@@ -111,6 +134,12 @@ def show_receipt(cache: Path) -> None:
     value = json.loads(receipt.read_text())
     largest = max(value["files"], key=lambda file: file["size"])
     print(f"\n  of the receipt, the entry of the largest file:\n{json.dumps(largest, indent=2)}")
+
+
+def show_sources(cache: Path) -> None:
+    value = json.loads((cache / "receipts" / f"{MIXED}.json").read_text())
+    for file in value["files"]:
+        print(f"  {file['path']:36} {DIM}{shorten(file['uri'])}{RESET}")
 
 
 def damage(cache: Path) -> None:
