@@ -9,7 +9,8 @@ What a source gets from it:
 - So is a POST with the request extension ``repeatable`` set to True: one that changes nothing, such as for a token.
 - Redirects of GET and HEAD are followed under the rules of :mod:`~nim_core.transfer.network`; with the request
   extension ``follow_redirects`` set to False they are handed over. The request extension ``target`` (bytes) is sent
-  as the request's target to the letter, where httpx would write the URL in its own way.
+  as the request's target to the letter, where httpx would write the URL in its own way. The request extension
+  ``authorities`` (a path) names those to trust instead of the run's.
 - Connection failures leave as errors of :mod:`nim_core.errors` that name the host, and never a path or a query.
 - No cookie is kept, no environment is read, and content is never encoded: a small answer must not unfold to a big one.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +46,7 @@ from nim_core.transfer.network import (
 )
 from nim_core.transfer.proxies import Proxy
 from nim_core.transfer.retry import RetryBudget, RetryPolicy, is_retryable_status, parse_retry_after
-from nim_core.transfer.trust import ssl_context
+from nim_core.transfer.trust import Trust, own_trust, ssl_context
 
 __all__ = ["MAX_HEADER_BYTES", "ControlTransport", "control_client"]
 
@@ -178,7 +180,7 @@ class ControlTransport(httpx.BaseTransport):
         self._sleep = sleep
         self._rng = random.SystemRandom()
         self._tls = ssl_context(config.trust)
-        self._pools: dict[tuple[Proxy | None, bool], httpcore.ConnectionPool] = {}
+        self._pools: dict[tuple[Proxy | None, bool, Trust], httpcore.ConnectionPool] = {}
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -225,9 +227,11 @@ class ControlTransport(httpx.BaseTransport):
 
     def _attempt(self, hop: _Hop) -> httpx.Response:
         proxy = self._config.proxy(hop.text)
-        peer = Peer(origin=origin(hop.text), proxy=proxy, trust=self._config.trust)
+        own = hop.request.extensions.get("authorities")
+        trust = self._config.trust if own is None else own_trust(own)
+        peer = Peer(origin=origin(hop.text), proxy=proxy, trust=trust)
         try:
-            answer = self._pool(proxy, from_outside=hop.from_outside).handle_request(hop.core_request())
+            answer = self._pool(peer, from_outside=hop.from_outside).handle_request(hop.core_request())
         except HTTPCORE_ERRORS as exc:
             raise explain(exc, peer) from exc
         body = Body(answer, peer)
@@ -242,19 +246,20 @@ class ControlTransport(httpx.BaseTransport):
             raise
         return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
-    def _pool(self, proxy: Proxy | None, *, from_outside: bool) -> httpcore.ConnectionPool:
+    def _pool(self, peer: Peer, *, from_outside: bool) -> httpcore.ConnectionPool:
         with self._lock:
-            key = (proxy, from_outside)
+            key = (peer.proxy, from_outside, peer.trust)
             if key not in self._pools:
-                self._pools[key] = self._new_pool(proxy, from_outside=from_outside)
+                tls = self._tls if peer.trust == self._config.trust else ssl_context(peer.trust)
+                self._pools[key] = self._new_pool(peer.proxy, tls, from_outside=from_outside)
             return self._pools[key]
 
-    def _new_pool(self, proxy: Proxy | None, *, from_outside: bool) -> httpcore.ConnectionPool:
+    def _new_pool(self, proxy: Proxy | None, tls: ssl.SSLContext, *, from_outside: bool) -> httpcore.ConnectionPool:
         if proxy is not None and proxy.scheme in {"http", "https"}:
             return httpcore.HTTPProxy(
                 proxy_url=httpcore.URL(scheme=proxy.scheme, host=proxy.host, port=proxy.port, target="/"),
                 proxy_auth=_basic_pair(proxy),
-                ssl_context=self._tls,
+                ssl_context=tls,
                 proxy_ssl_context=self._tls if proxy.scheme == "https" else None,
                 max_connections=MAX_CONNECTIONS,
             )
@@ -263,7 +268,7 @@ class ControlTransport(httpx.BaseTransport):
             if proxy is None
             else SocksDialer(self._config, proxy, from_outside=from_outside)
         )
-        return httpcore.ConnectionPool(ssl_context=self._tls, max_connections=MAX_CONNECTIONS, network_backend=dialer)
+        return httpcore.ConnectionPool(ssl_context=tls, max_connections=MAX_CONNECTIONS, network_backend=dialer)
 
 
 def _location(response: httpx.Response) -> str | None:

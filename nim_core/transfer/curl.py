@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pycurl
@@ -213,15 +214,18 @@ class CurlLoop:
         }
         options[pycurl.OPENSOCKETFUNCTION] = partial(self._open_socket, transfer, proxy is None)
         options[pycurl.REQUEST_TARGET] = _request_target(url, proxied=proxy is not None)
-        options.update(self._trust())
+        options.update(self._trust(request.authorities))
         return options
 
-    def _trust(self) -> Mapping[int, str]:
+    def _trust(self, own: Path | None) -> Mapping[int, str]:
         options: dict[int, str] = {}
         if self._network.ca_file is not None:
             options |= {pycurl.CAINFO: str(self._network.ca_file), pycurl.PROXY_CAINFO: str(self._network.ca_file)}
         if self._network.ca_path is not None:
             options |= {pycurl.CAPATH: str(self._network.ca_path), pycurl.PROXY_CAPATH: str(self._network.ca_path)}
+        if own is not None:
+            options.pop(pycurl.CAPATH, None)
+            options[pycurl.CAINFO] = str(own)
         return options
 
     def _open_socket(self, transfer: Exchange, direct: bool, _purpose: int, address: Any) -> Any:

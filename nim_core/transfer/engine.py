@@ -289,6 +289,7 @@ class Engine:
             fresh=task.fresh or part.fresh,
             multiplex=task.small,
             from_outside=task.route.from_outside,
+            authorities=task.route.authorities,
         )
         flight = self._take_off(task, part, request)
         self._flights[flight] = self._loop.submit(request, flight.sink, partial(self._post_end, flight))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pycurl
@@ -76,6 +77,7 @@ class Request:
         fresh: Whether an existing connection must not be used.
         multiplex: Whether the request may share a connection with others (HTTP/2).
         from_outside: Whether a host that is not this machine redirected here.
+        authorities: PEM file of those to trust instead of the run's. None: the run's.
     """
 
     url: Secret
@@ -85,6 +87,7 @@ class Request:
     fresh: bool = False
     multiplex: bool = False
     from_outside: bool = False
+    authorities: Path | None = None
 
 
 @frozen(kw_only=True)

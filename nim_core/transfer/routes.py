@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import field, frozen
 
 from nim_core.errors import SourceError
@@ -21,6 +23,7 @@ class Route:
         url: Sent byte for byte.
         headers: Sent along; only what the origin of ``url`` may see.
         host: Host of ``url``. Empty when there is none.
+        authorities: PEM file of those to trust here instead of the run's. None: the run's.
         hops: Redirects that led here.
         from_outside: Whether a host that is not this machine redirected here.
     """
@@ -28,6 +31,7 @@ class Route:
     url: Secret = field(factory=lambda: Secret(""))
     headers: tuple[tuple[str, Secret], ...] = ()
     host: str = ""
+    authorities: Path | None = None
     hops: int = 0
     from_outside: bool = False
 
@@ -36,7 +40,7 @@ class Route:
         """Return the route to where a source says a file is. Raises SourceError for a host that may not be asked."""
         url = location.url.reveal()
         check_host(network, url)
-        return cls(url=location.url, headers=location.headers, host=origin(url).host)
+        return cls(url=location.url, headers=location.headers, host=origin(url).host, authorities=location.authorities)
 
     def redirected(self, location: str, network: NetworkConfig) -> Route:
         """
@@ -53,6 +57,7 @@ class Route:
             url=Secret(there),
             headers=headers_across(self.headers, here, there),
             host=origin(there).host,
+            authorities=self.authorities,
             hops=self.hops + 1,
             from_outside=self.from_outside or not is_loopback_host(self.host),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from attrs import frozen
 from nim_core.errors import ConfigError
 from nim_core.types import Variables
 
-__all__ = ["Trust", "find_trust", "ssl_context"]
+__all__ = ["Trust", "find_trust", "own_trust", "ssl_context"]
 
 _BUNDLES: Final = (
     Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Arch, Alpine
@@ -57,6 +58,12 @@ def find_trust(variables: Variables) -> Trust:
         if named is not None:
             return named
     return _system_store(*_openssl_defaults()) or _certifi_list()
+
+
+@lru_cache(maxsize=8)
+def own_trust(file: Path) -> Trust:
+    """Return the trust in a source's own authorities. Raises ConfigError for a file that has none."""
+    return Trust(origin="the source's own", ca_file=_checked_file("the source", file))
 
 
 def ssl_context(trust: Trust) -> ssl.SSLContext:

@@ -194,6 +194,8 @@ class HttpObject:
         ranges: Whether ranged requests work. None: not known, core finds out.
         validator: A strong ETag or the like that pins the content between ranged requests. None: none.
         size: Bytes, where ``locate`` learned it. None: not known.
+        authorities: PEM file of those to trust for this URL instead of the run's, as a vendor's own variable may ask.
+            Control requests name one as the extension ``authorities``. None: the run's.
     """
 
     url: Secret = field(converter=as_secret)
@@ -202,6 +204,7 @@ class HttpObject:
     ranges: bool | None = None
     validator: str | None = None
     size: int | None = None
+    authorities: Path | None = None
 
 
 @frozen(kw_only=True)

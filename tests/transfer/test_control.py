@@ -9,7 +9,7 @@ import threading
 import httpcore
 import pytest
 
-from nim_core.errors import SourceError, StalledError, TransientError
+from nim_core.errors import ConfigError, SourceError, StalledError, TransientError
 from nim_core.settings import Settings
 from nim_core.testing.corpus import inline
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response, json_response
@@ -317,6 +317,19 @@ def test_a_body_that_trickles_is_given_up():
 def test_tls_with_a_private_authority(origins, certificates):
     url = origins.start({"/": Response()}, certificates)
     assert origins.client(SSL_CERT_FILE=certificates.ca).get(url).status_code == 200
+
+
+def test_a_request_may_bring_authorities_of_its_own(origins, certificates):
+    url, client = origins.start({"/": Response()}, certificates), origins.client()
+    assert client.get(url, extensions={"authorities": certificates.ca}).status_code == 200
+    with pytest.raises(SourceError, match="certificate not trusted"):
+        client.get(url)
+
+
+def test_authorities_of_a_request_that_are_none(origins, certificates):
+    url = origins.start({"/": Response()}, certificates)
+    with pytest.raises(ConfigError, match="without a certificate"):
+        origins.client().get(url, extensions={"authorities": certificates.key})
 
 
 def test_an_untrusted_certificate_is_final_and_says_what_to_set(origins, certificates):

@@ -23,6 +23,8 @@ from nim_core.transfer.exchange import Request, Timeouts
 from nim_core.transfer.network import network_config
 from nim_core.types import Secret
 
+pytest_plugins = ["nim_core.testing"]
+
 CONTENT = PatternContent(length=(1 << 20) + 3)
 
 
@@ -254,6 +256,12 @@ class TestRequests:
         assert site.requests[0].header("Range") == header
         assert ended.response.status == (200 if header is None else 206)
         assert bytes(sink.data) == data
+
+    def test_authorities_of_the_request_itself(self, loop, site, certificates):
+        with HttpOrigin("tls", site.handle, log=RequestLog(), certificates=certificates) as origin:
+            for authorities, trusted in ((certificates.ca, True), (None, False), (certificates.ca, True)):
+                ended, sink = ask(loop, f"{origin.url}/x", authorities=authorities)
+                assert (ended.accepted, bool(sink.data)) == (trusted, trusted)
 
     def test_netrc_and_environment_are_not_asked(self, loop, origin, site, monkeypatch, tmp_path):
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login u password p\n")
