@@ -649,7 +649,7 @@ class TestProfiles:
         assert [item.files for item in result.targets] == [1, 1, 1]
         assert len({bench.receipt(target_id).files for target_id in ("p1", "p2", "t1")}) == 1
 
-    @pytest.mark.parametrize("algorithm", ["blake3", "sha256", "md5", "sha1-git", "crc32c"])
+    @pytest.mark.parametrize("algorithm", ["blake3", "sha256", "md5", "sha1-git", "sha1", "crc32c", "crc32"])
     @pytest.mark.parametrize("listed", [(), ("sha256",)])
     def test_what_a_manifest_promises_is_checked_and_remembered(self, bench, world, algorithm, listed):
         """Also where the source lists something stronger: only the manifest knows what was wanted."""

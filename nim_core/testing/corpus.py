@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
@@ -230,12 +231,26 @@ def _same(content: Content, file: Path) -> bool:
         return all(stream.read(len(piece)) == piece for piece in content.pieces())
 
 
+class _Crc32:
+    """CRC-32 with the interface of hashlib's objects."""
+
+    value = 0
+
+    def update(self, data: bytes) -> None:
+        self.value = zlib.crc32(data, self.value)
+
+    def digest(self) -> bytes:
+        return self.value.to_bytes(4, "big")
+
+
 def _hasher(algorithm: str, size: int) -> Any:
     match algorithm:
         case "blake3":
             return blake3.blake3()
         case "crc32c":
             return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+        case "crc32":
+            return _Crc32()
         case "sha1-git":
             return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         case _:

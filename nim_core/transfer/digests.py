@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, Self
 
 import google_crc32c
@@ -25,17 +26,18 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-class _Crc32c:
-    """CRC-32C with the interface of hashlib's objects."""
+class _Crc:
+    """A 32-bit CRC with the interface of hashlib's objects; ``extend`` continues one value with further bytes."""
 
-    def __init__(self, value: int = 0) -> None:
+    def __init__(self, extend: Callable[[bytes, int], int], value: int = 0) -> None:
+        self._extend = extend
         self._value = value
 
     def update(self, data: memoryview) -> None:
-        self._value = crc32c(bytes(data), self._value)
+        self._value = self._extend(bytes(data), self._value)
 
-    def copy(self) -> _Crc32c:
-        return _Crc32c(self._value)
+    def copy(self) -> _Crc:
+        return _Crc(self._extend, self._value)
 
     def hexdigest(self) -> str:
         return f"{self._value:08x}"
@@ -51,7 +53,9 @@ def _new(algorithm: str, size: int | None) -> _Hash:
         case "blake3":
             return blake3()
         case "crc32c":
-            return _Crc32c()
+            return _Crc(crc32c)
+        case "crc32":
+            return _Crc(zlib.crc32)
         case "sha1-git":
             if size is None:
                 raise ValueError("a git blob id needs the size before the content")

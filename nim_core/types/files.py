@@ -18,8 +18,10 @@ DIGEST_HEX_LENGTHS: Mapping[str, int] = {
     "blake3": 64,
     "sha256": 64,
     "sha1-git": 40,
+    "sha1": 40,
     "md5": 32,
     "crc32c": 8,
+    "crc32": 8,
 }
 """
 Digest algorithms core can check, strongest first, and the length of their values in hex digits.

@@ -75,7 +75,7 @@ def test_destinations_that_clash(names, line, message, refusal):
         ("{uri: 'hf://a/b', checksum: ''}", "not an algorithm:hex digest: ''"),
         (
             "{uri: 'hf://a/b', checksum: 'sha3:00'}",
-            "unknown digest algorithm: 'sha3' (known: blake3, sha256, sha1-git, md5, crc32c)",
+            "unknown digest algorithm: 'sha3' (known: blake3, sha256, sha1-git, sha1, md5, crc32c, crc32)",
         ),
         ("{uri: 'hf://a/b', checksum: 'blake3:0011'}", "not a blake3 digest of 64 hex digits: '0011'"),
         ("{uri: 'hf://a/b', checksum: 'crc32c:0011223g'}", "not a crc32c digest of 8 hex digits: '0011223g'"),

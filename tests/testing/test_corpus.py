@@ -53,7 +53,9 @@ def test_a_huge_pattern_costs_nothing_until_read():
         ("sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
         ("sha1-git", "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f"),
         ("md5", "900150983cd24fb0d6963f7d28e17f72"),
+        ("sha1", "a9993e364706816aba3e25717850c26c9cd0d89d"),
         ("crc32c", "364b3fb7"),
+        ("crc32", "352441c2"),
     ],
 )
 def test_digests_of_a_known_text(algorithm, value):
@@ -62,7 +64,7 @@ def test_digests_of_a_known_text(algorithm, value):
 
 def test_all_digests_strongest_first():
     names = [digest.algorithm for digest in inline(b"").digests()]
-    assert names == ["blake3", "sha256", "sha1-git", "md5", "crc32c"]
+    assert names == ["blake3", "sha256", "sha1-git", "sha1", "md5", "crc32c", "crc32"]
 
 
 def test_digest_of_a_pattern_is_of_all_its_pieces():

@@ -17,13 +17,13 @@ from nim_core.types import DIGEST_HEX_LENGTHS, Digest
 unhurried = settings(deadline=None)
 
 
-def crc32c_bit_by_bit(data):
-    """CRC-32C as RFC 3720 defines it."""
+def crc_bit_by_bit(data, polynomial):
+    """A CRC as RFC 3720 (CRC-32C) and RFC 1952 (CRC-32) define it, by its polynomial."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte
         for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+            value = (value >> 1) ^ (polynomial if value & 1 else 0)
     return f"{value ^ 0xFFFFFFFF:08x}"
 
 
@@ -31,16 +31,20 @@ INDEPENDENT = {
     "blake3": lambda data: blake3.blake3(data).hexdigest(),
     "sha256": lambda data: hashlib.sha256(data).hexdigest(),
     "sha1-git": lambda data: hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest(),
+    "sha1": lambda data: hashlib.sha1(data).hexdigest(),
     "md5": lambda data: hashlib.md5(data).hexdigest(),
-    "crc32c": crc32c_bit_by_bit,
+    "crc32c": lambda data: crc_bit_by_bit(data, 0x82F63B78),
+    "crc32": lambda data: crc_bit_by_bit(data, 0xEDB88320),
 }
 
 KNOWN = {
     "blake3": "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
     "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     "sha1-git": "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f",
+    "sha1": "a9993e364706816aba3e25717850c26c9cd0d89d",
     "md5": "900150983cd24fb0d6963f7d28e17f72",
     "crc32c": "364b3fb7",
+    "crc32": "352441c2",
 }
 """Of the three bytes ``abc``, as published by the authors of each algorithm."""
 
@@ -116,7 +120,7 @@ def test_a_view_of_a_buffer_is_read_at_once():
 @unhurried
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_crc_is_continued(first, second):
-    assert crc32c(second, crc32c(first)) == int(crc32c_bit_by_bit(first + second), 16)
+    assert crc32c(second, crc32c(first)) == int(crc_bit_by_bit(first + second, 0x82F63B78), 16)
 
 
 def promised(*algorithms):

@@ -70,7 +70,7 @@ def test_many_files_in_one_run(bench, site, pattern):
     assert bench.contents == {path.strip("/"): content.data() for path, content in site.files.items()}
 
 
-@pytest.mark.parametrize("algorithm", ["sha256", "sha1-git", "md5", "crc32c"])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha1-git", "sha1", "md5", "crc32c", "crc32"])
 @pytest.mark.parametrize("size", [SMALL, MIDDLE])
 def test_every_digest_is_checked(bench, site, pattern, algorithm, size):
     site.files["/f"] = pattern(size)
