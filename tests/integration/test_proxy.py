@@ -2,123 +2,32 @@
 
 import contextlib
 import os
-import shutil
 import socket
-import subprocess
-import tempfile
-import time
 from io import BytesIO
-from pathlib import Path
 
-import attrs
 import pycurl
 import pytest
 
 from nim_core.errors import ConfigError, SourceError, TransientError
 from nim_core.settings import Settings
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response, json_response
+from nim_core.testing.squid import USERINFO, squid
 from nim_core.transfer.control import control_client
 from nim_core.transfer.network import network_config
 from nim_core.transfer.retry import RetryPolicy
 
 pytest_plugins = ["nim_core.testing"]
 
-NCSA_AUTH = Path("/usr/lib/squid/basic_ncsa_auth")
-# openssl passwd -apr1 -salt nimtests 'p@ss:w/rd'
-PASSWORDS = "corp:$apr1$nimtests$Z6iicKoJ.SXLo.Ck8Kwyy/\n"
-USERINFO = "corp:p%40ss%3Aw%2Frd@"
 
-CONFIG = """
-{listen}
-acl tunnel method CONNECT
-acl forbidden dst 127.0.0.3
-{auth}
-http_access deny forbidden
-http_access allow all
-cache deny all
-cache_effective_user proxy
-shutdown_lifetime 0 seconds
-strip_query_terms off
-pinger_enable off
-pid_filename none
-netdb_filename none
-coredump_dir {folder}
-access_log stdio:{folder}/access.log
-cache_log {folder}/cache.log
-"""
-AUTH = """
-auth_param basic program {program} {folder}/passwords
-acl known proxy_auth REQUIRED
-http_access deny !known
-"""
-
-
-@attrs.frozen
-class Squid:
-    """A running squid, at ``host_port``."""
-
-    host_port: str
-    folder: Path
-
-    @property
-    def log(self):
-        return (self.folder / "access.log").read_text()
-
-    def saw(self, text):
-        """Whether the access log has ``text`` by now: squid writes it after it has answered."""
-        deadline = time.monotonic() + 5
-        while text not in self.log and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return text in self.log
-
-
-def program(name, package):
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is not installed: apt-get install {package}")
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {package}")
-    return found
-
-
-@contextlib.contextmanager
-def squid(*, auth=False, certificates=None):
-    executable = program("squid", "squid")
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as reserved:
-        folder, port = Path(name), reserved.getsockname()[1]
-        reserved.close()
-        listen = f"http_port 127.0.0.1:{port}"
-        if certificates:
-            for file in (certificates.certificate, certificates.key):
-                shutil.copy(file, folder)
-            listen = f"https_port 127.0.0.1:{port} tls-cert={folder}/server.pem tls-key={folder}/server.key"
-        (folder / "passwords").write_text(PASSWORDS)
-        auth_lines = AUTH.format(program=NCSA_AUTH, folder=folder) if auth else ""
-        (folder / "squid.conf").write_text(CONFIG.format(listen=listen, auth=auth_lines, folder=folder))
-        give_to_proxy_user(folder)
-        process = subprocess.Popen([executable, "-N", "-f", folder / "squid.conf"], stderr=subprocess.DEVNULL)
-        try:
-            wait_for(port, process, folder)
-            yield Squid(f"127.0.0.1:{port}", folder)
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def give_to_proxy_user(folder):
-    """Squid drops to this user when it is started as root."""
-    if os.geteuid() == 0:
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, "proxy")
-
-
-def wait_for(port, process, folder):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"squid did not start: {(folder / 'cache.log').read_text()}")
+@pytest.fixture(scope="module", autouse=True)
+def has_squid():
+    try:
+        with squid():
+            pass
+    except FileNotFoundError as exc:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(exc))
 
 
 @pytest.fixture(scope="module")
