@@ -21,7 +21,7 @@ from nim_core.types import (
     Variables,
 )
 
-__all__ = ["ControlClient", "repository_uri", "source_context"]
+__all__ = ["ControlClient", "object_uri", "repository_uri", "source_context"]
 
 Provider = Callable[[CredentialRequest], Credential | None]
 
@@ -73,6 +73,12 @@ def source_context(
 
     with ControlClient(trust=trust) as client:
         yield SourceContext(http=client, variables=variables, credential=credential)
+
+
+def object_uri(text: str) -> ModelUri:
+    """Read a well-formed ``scheme://bucket/key``; for tests, core has the real grammar."""
+    scheme, _, location = text.partition("://")
+    return ModelUri(scheme=scheme, location=location, style=UriStyle.OBJECT)
 
 
 def repository_uri(text: str) -> ModelUri:

@@ -1,0 +1,159 @@
+"""What S3 and boto3 say, in core's errors: by code and type, never by text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from nim_core.errors import (
+    AuthenticationError,
+    ConfigError,
+    NimError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    SourceError,
+    TransientError,
+    UnsupportedError,
+)
+from nim_source_s3.client import Access
+from nim_source_s3.refs import S3Ref
+
+_PATH_STYLE: Final = "a store that does not know buckets as host names needs AWS_S3_USE_PATH_STYLE=true"
+_SIGN_IN: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+@frozen
+class _Meaning:
+    kind: type[SourceError]
+    message: str
+    hint: str | None = None
+
+
+_CODES: Final[Mapping[str, _Meaning]] = {
+    "NoSuchBucket": _Meaning(
+        NotFoundError, "no such bucket: {bucket}", f"check its name and AWS_ENDPOINT_URL; {_PATH_STYLE}"
+    ),
+    "NoSuchKey": _Meaning(
+        NotFoundError, "no such object: {ref}", "keys are literal, case and escapes included; s3://bucket/prefix/ lists"
+    ),
+    "InvalidAccessKeyId": _Meaning(
+        AuthenticationError,
+        "the store does not know the access key from {origin}",
+        "check key and AWS_ENDPOINT_URL",
+    ),
+    "SignatureDoesNotMatch": _Meaning(
+        AuthenticationError,
+        "the secret key does not fit the access key, both from {origin}",
+        "check AWS_SECRET_ACCESS_KEY: copied whole, nothing around it",
+    ),
+    "RequestTimeTooSkewed": _Meaning(
+        AuthenticationError, "this machine's clock is too far off for S3", "set the clock, best by NTP"
+    ),
+    "RequestExpired": _Meaning(
+        AuthenticationError, "the signature had expired when it arrived", "set this machine's clock, best by NTP"
+    ),
+    "ExpiredToken": _Meaning(
+        AuthenticationError,
+        "the temporary credential from {origin} has expired",
+        "get a new one, all three parts",
+    ),
+    "InvalidToken": _Meaning(
+        AuthenticationError, "the session token from {origin} is not valid", "set key, secret and token of one sign-in"
+    ),
+    "AuthorizationHeaderMalformed": _Meaning(
+        SourceError, "bucket {bucket} is not in region {region}", "set AWS_REGION to the bucket's region"
+    ),
+    "AccessDenied": _Meaning(
+        PermissionDeniedError,
+        "access denied to {ref} with the keys from {origin}",
+        "s3:GetObject and s3:ListBucket are needed; without the latter S3 says so of missing objects too. Where the "
+        "requester pays, set AWS_REQUEST_PAYER=requester",
+    ),
+    "InvalidObjectState": _Meaning(UnsupportedError, "archived, not readable: {ref}", "restore it first"),
+    "SlowDown": _Meaning(RateLimitedError, "S3 asks for fewer requests about bucket {bucket}", "try again later"),
+}
+_SAME: Final[Mapping[str, str]] = {
+    "PermanentRedirect": "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException": "AuthorizationHeaderMalformed",
+    "InvalidRegion": "AuthorizationHeaderMalformed",
+    "TokenRefreshRequired": "ExpiredToken",
+    "AllAccessDisabled": "AccessDenied",
+    "AccountProblem": "AccessDenied",
+    "InvalidBucketName": "NoSuchBucket",
+    "TooManyRequests": "SlowDown",
+    "RequestLimitExceeded": "SlowDown",
+    "301": "AuthorizationHeaderMalformed",
+    "403": "AccessDenied",
+    "404": "NoSuchKey",
+    "429": "SlowDown",
+}
+
+
+def no_such_object(ref: S3Ref) -> NotFoundError:
+    """Return the error for a key that no object has, and below which there is none."""
+    meaning = _CODES["NoSuchKey"]
+    return NotFoundError(meaning.message.format(ref=ref), hint=meaning.hint, uri=str(ref))
+
+
+def archived(ref: S3Ref) -> SourceError:
+    """Return the error for an object in an archive that it was not restored from."""
+    meaning = _CODES["InvalidObjectState"]
+    return meaning.kind(meaning.message.format(ref=ref), hint=meaning.hint, uri=str(ref))
+
+
+def answer_error(answer: Mapping[str, Any], ref: S3Ref, access: Access) -> SourceError:
+    """
+    Return the error for an answer of the store.
+
+    Args:
+        answer: As botocore parsed it.
+        ref: What was asked for.
+        access: How.
+    """
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = str(answer.get("Error", {}).get("Code", ""))
+    shown = code if code.isalnum() and not code.isdigit() else ""
+    what = f"HTTP {status}" + (f", {shown}" if shown else "")
+    meaning = _CODES.get(_SAME.get(code, code)) or _CODES.get(_SAME.get(str(status), ""))
+    if status >= 500 and code != "SlowDown":
+        meaning = _Meaning(TransientError, "the store failed: {endpoint}")
+    if meaning is None:
+        meaning = _Meaning(SourceError, "not an answer to a question about {ref}", "check AWS_ENDPOINT_URL")
+    message, hint = meaning.message, meaning.hint
+    if access.origin is None and meaning.kind in {PermissionDeniedError, AuthenticationError}:
+        return AuthenticationError(
+            f"no credentials were found, and strangers may not read {ref}: {what}", hint=_SIGN_IN, uri=str(ref)
+        )
+    words = {"ref": ref, "bucket": ref.bucket, "origin": access.origin}
+    text = message.format(**words, region=access.region, endpoint=access.endpoint)
+    return meaning.kind(f"{text}: {what}", hint=hint, uri=str(ref))
+
+
+def sign_in_error(exc: Exception, ref: S3Ref) -> NimError:
+    """
+    Return the error for what boto3 raised by itself: while it looked for a credential, or over its configuration.
+
+    Args:
+        exc: A ``BotoCoreError``, or the ``ClientError`` of another service, which gives out credentials.
+        ref: What was to be asked for.
+    """
+    from botocore import exceptions as boto
+
+    said = _one_line(str(exc))
+    if isinstance(exc, boto.ProfileNotFound | boto.ConfigParseError | boto.ConfigNotFound | boto.InvalidConfigError):
+        return ConfigError(
+            f"the AWS configuration cannot be used: {said}", hint="check AWS_PROFILE and AWS_CONFIG_FILE"
+        )
+    if isinstance(exc, boto.ParamValidationError | boto.InvalidRegionError | boto.EndpointProviderError):
+        return ConfigError(f"boto3 cannot ask for {ref}: {said}", hint="check the URI, AWS_REGION and AWS_ENDPOINT_URL")
+    hint = _SIGN_IN
+    if isinstance(exc, boto.SSOError | boto.TokenRetrievalError):
+        hint = "run: aws sso login, with --profile where AWS_PROFILE is set"
+    return AuthenticationError(f"no AWS credential could be had: {said}", hint=hint, uri=str(ref))
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:300]
