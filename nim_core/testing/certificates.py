@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import frozen
@@ -49,8 +50,8 @@ class Certificates:
         return ssl.create_default_context(cafile=self.ca)
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Write an authority and a server certificate, valid from yesterday for ten years, into ``folder``."""
+def make_certificates(folder: Path, *names: str) -> Certificates:
+    """Write an authority and a server certificate, valid for ten years, into ``folder``; ``names``: further hosts."""
     folder.mkdir(parents=True, exist_ok=True)
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name, server_name = _name("nim testing authority"), _name("localhost")
@@ -59,7 +60,7 @@ def make_certificates(folder: Path) -> Certificates:
     server = _common(server_name, ca_name, server_key.public_key(), ca_key, _SERVER_USES)
     server = server.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     server = server.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    server = server.add_extension(_own_names(), critical=False)
+    server = server.add_extension(_own_names(names), critical=False)
     result = Certificates(ca=folder / "ca.pem", certificate=folder / "server.pem", key=folder / "server.key")
     _write(result.ca, _pem(ca.sign(ca_key, hashes.SHA256())))
     _write(result.certificate, _pem(server.sign(ca_key, hashes.SHA256())))
@@ -87,8 +88,9 @@ def _common(
     )
 
 
-def _own_names() -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+def _own_names(names: Iterable[str]) -> x509.SubjectAlternativeName:
+    hosts = [x509.DNSName(name) for name in ("localhost", *names)]
+    return x509.SubjectAlternativeName([*hosts, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
 
 
 def _name(text: str) -> x509.Name:

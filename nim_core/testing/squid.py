@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ strip_query_terms off
 pinger_enable off
 pid_filename none
 netdb_filename none
+hosts_file {folder}/hosts
 coredump_dir {folder}
 access_log stdio:{folder}/access.log
 cache_log {folder}/cache.log
@@ -74,13 +75,16 @@ class Squid:
 
 
 @contextlib.contextmanager
-def squid(*, auth: bool = False, certificates: Certificates | None = None) -> Iterator[Squid]:
+def squid(
+    *, auth: bool = False, certificates: Certificates | None = None, hosts: Sequence[str] = ()
+) -> Iterator[Squid]:
     """
     Yield a running squid. It refuses to reach 127.0.0.3.
 
     Args:
         auth: Whether it wants the user and password of :data:`USERINFO`.
         certificates: To speak TLS with its clients. None: plain.
+        hosts: Names for this machine that nobody else knows; what reaches them has not bypassed the proxy.
 
     Raises:
         FileNotFoundError: It is not installed; says how to.
@@ -92,6 +96,7 @@ def squid(*, auth: bool = False, certificates: Certificates | None = None) -> It
     with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as reserved:
         folder, port = Path(name), reserved.getsockname()[1]
         reserved.close()
+        (folder / "hosts").write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", *hosts)))
         _write_config(folder, port, auth=auth, certificates=certificates)
         process = subprocess.Popen(  # noqa: S603 - found by its name, with our own configuration
             [executable, "-N", "-f", folder / "squid.conf"], stderr=subprocess.DEVNULL
