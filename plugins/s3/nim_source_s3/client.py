@@ -144,6 +144,7 @@ def endpoint_of(variables: Variables) -> str | None:
 def _authorities(base: Any, variables: Variables) -> Path | None:
     """Return the file that AWS_CA_BUNDLE or else the profile names. Raises ConfigError when it is not there."""
     named = variables.text("AWS_CA_BUNDLE") or base.get_config_variable("ca_bundle")
+    base.set_config_variable("ca_bundle", True)  # noqa: FBT003 - botocore opens no connections, and balks at ""
     if not named:
         return None
     file = Path(named).expanduser()
@@ -203,12 +204,14 @@ def _region_check(signed_for: str) -> Callable[..., None]:
     """
     Return what is to be called with every answer.
 
-    boto3 would follow a bucket into its region, but goes on to sign URLs for the first one.
+    boto3 would follow a bucket into its region by itself, but goes on to sign URLs for the first one, and asks for ever
+    where no region is named; so it is told that it has followed already.
     """
 
-    def check(response: tuple[Any, dict[str, Any]] | None, **_: object) -> None:
+    def check(response: tuple[Any, dict[str, Any]] | None, request_dict: dict[str, Any], **_: object) -> None:
         if response is None or response[0].status_code < 300:
             return
+        request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
         told = response[1].get("Error", {}).get("Region")
         region = response[0].headers.get("x-amz-bucket-region") or told
         if region and region != signed_for:

@@ -119,7 +119,7 @@ def answer_error(answer: Mapping[str, Any], ref: S3Ref, access: Access) -> Sourc
     what = f"HTTP {status}" + (f", {shown}" if shown else "")
     meaning = _CODES.get(_SAME.get(code, code)) or _CODES.get(_SAME.get(str(status), ""))
     if status >= 500 and code != "SlowDown":
-        meaning = _Meaning(TransientError, "the store failed: {endpoint}")
+        meaning = _Meaning(TransientError, "the store failed: {endpoint}", "try again; check AWS_ENDPOINT_URL")
     if meaning is None:
         meaning = _Meaning(SourceError, "not an answer to a question about {ref}", "check AWS_ENDPOINT_URL")
     message, hint = meaning.message, meaning.hint
@@ -132,15 +132,23 @@ def answer_error(answer: Mapping[str, Any], ref: S3Ref, access: Access) -> Sourc
     return meaning.kind(f"{text}: {what}", hint=hint, uri=str(ref))
 
 
-def sign_in_error(exc: Exception, ref: S3Ref) -> NimError:
+def garbled(ref: S3Ref, why: object) -> SourceError:
+    """Return the error for an answer that makes no sense."""
+    text = f"the answer about {ref} cannot be understood: {_one_line(str(why))}"
+    hint = "a proxy or a login page may have answered; check AWS_ENDPOINT_URL and HTTPS_PROXY"
+    return SourceError(text, hint=hint, uri=str(ref))
+
+
+def boto_error(exc: Exception, ref: S3Ref) -> NimError:
     """
-    Return the error for what boto3 raised by itself: while it looked for a credential, or over its configuration.
+    Return the error for what boto3 raised by itself: over its configuration, an answer, or the search for a credential.
 
     Args:
         exc: A ``BotoCoreError``, or the ``ClientError`` of another service, which gives out credentials.
         ref: What was to be asked for.
     """
     from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
 
     said = _one_line(str(exc))
     if isinstance(exc, boto.ProfileNotFound | boto.ConfigParseError | boto.ConfigNotFound | boto.InvalidConfigError):
@@ -149,6 +157,8 @@ def sign_in_error(exc: Exception, ref: S3Ref) -> NimError:
         )
     if isinstance(exc, boto.ParamValidationError | boto.InvalidRegionError | boto.EndpointProviderError):
         return ConfigError(f"boto3 cannot ask for {ref}: {said}", hint="check the URI, AWS_REGION and AWS_ENDPOINT_URL")
+    if isinstance(exc, ResponseParserError):
+        return garbled(ref, "not XML")
     hint = _SIGN_IN
     if isinstance(exc, boto.SSOError | boto.TokenRetrievalError):
         hint = "run: aws sso login, with --profile where AWS_PROFILE is set"

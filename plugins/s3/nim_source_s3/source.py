@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from attrs import frozen
 from nim_core.errors import ConfigError
 from nim_core.types import Digest, HttpObject, Listing, ModelUri, RemoteFile, SourceContext
 from nim_source_s3.client import Access, Clients, ElsewhereError
-from nim_source_s3.errors import answer_error, archived, no_such_object, sign_in_error
+from nim_source_s3.errors import answer_error, archived, boto_error, garbled, no_such_object
 from nim_source_s3.refs import S3Ref
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class S3Source:
         try:
             access = self._clients.access(ref)
         except (BotoCoreError, ClientError) as exc:
-            raise sign_in_error(exc, ref) from exc
+            raise boto_error(exc, ref) from exc
         try:
             return question(access)
         except ElsewhereError as exc:
@@ -132,7 +133,9 @@ class S3Source:
         except ClientError as exc:
             raise answer_error(exc.response, ref, access) from exc
         except BotoCoreError as exc:
-            raise sign_in_error(exc, ref) from exc
+            raise boto_error(exc, ref) from exc
+        except (KeyError, ValueError, TypeError) as exc:
+            raise garbled(ref, exc) from exc
         return self._ask(ref, question, moved=True)
 
     def _head(self, ref: S3Ref, key: str, access: Access) -> _Facts | None:
@@ -155,6 +158,8 @@ class S3Source:
         pages = access.client.get_paginator("list_objects_v2")
         found: dict[str, _Facts] = {}
         for page in pages.paginate(Bucket=ref.bucket, Prefix=ref.prefix, **self._payer):
+            if "IsTruncated" not in page:
+                raise garbled(ref, "no listing")
             found.update({entry["Key"]: _listed(entry, access) for entry in page.get("Contents", ())})
         return {key: facts for key, facts in found.items() if not key.endswith("/")}
 
@@ -195,5 +200,6 @@ def _digests(answer: Mapping[str, Any]) -> tuple[Digest, ...]:
         value = answer.get(f"Checksum{name}", "")
         whole = kind == "FULL_OBJECT" and "CRC" in name if in_parts else kind != "COMPOSITE"
         if value and whole and "-" not in value:
-            digests.append(Digest.from_base64(algorithm, value))
+            with suppress(ConfigError):  # what is no checksum vouches for nothing
+                digests.append(Digest.from_base64(algorithm, value))
     return tuple(digests)

@@ -10,12 +10,14 @@ import pytest
 from nim_source_s3.plugin import nim_provide_credential, nim_register_sources
 from nim_source_s3.source import S3Source
 
+from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.harness import source_context
 from nim_core.testing.s3_server import S3Server
 
 pytest_plugins = ["nim_core.testing"]
 
 DATA = b"0123456789" * 1000
+STORE = "store.internal"
 OpenSource = Callable[..., S3Source]
 
 
@@ -27,6 +29,12 @@ def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> Certificates:
+    """A private authority, and a certificate for a name that only the proxy knows."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"), STORE)
 
 
 @pytest.fixture(scope="session")

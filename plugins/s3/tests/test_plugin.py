@@ -1,0 +1,88 @@
+"""What the plugin declares, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from nim_source_s3 import plugin
+from nim_source_s3.credentials import ENVIRONMENT
+from nim_source_s3.source import S3Source
+
+from nim_core.errors import ConfigError
+from nim_core.hookspecs import PROJECT_NAME
+from nim_core.testing.harness import source_context
+from nim_core.types import Ambient, Anonymous, Capabilities, CredentialRequest, KeyPair, Secret, UriStyle, Variables
+
+
+def request(source, **environment):
+    variables = Variables(ENVIRONMENT, environment)
+    return CredentialRequest(source=source, endpoint="https://s3.example", variables=variables)
+
+
+def test_declares_one_source():
+    [spec] = plugin.nim_register_sources()
+    assert (spec.name, spec.schemes, spec.uri_style) == ("s3", ("s3",), UriStyle.OBJECT)
+    assert spec.capabilities == Capabilities()
+
+
+def test_declares_its_variables_in_priority_order():
+    [spec] = plugin.nim_register_sources()
+    assert [(variable.name, variable.kind) for variable in spec.environment] == [
+        ("AWS_NO_SIGN_REQUEST", "flag"),
+        ("AWS_ACCESS_KEY_ID", "text"),
+        ("AWS_SECRET_ACCESS_KEY", "text"),
+        ("AWS_SESSION_TOKEN", "text"),
+        ("AWS_PROFILE", "text"),
+        ("AWS_REGION", "text"),
+        ("AWS_DEFAULT_REGION", "text"),
+        ("AWS_ENDPOINT_URL_S3", "url"),
+        ("AWS_ENDPOINT_URL", "url"),
+        ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "flag"),
+        ("AWS_S3_USE_PATH_STYLE", "flag"),
+        ("AWS_S3_ADDRESSING_STYLE", "text"),
+        ("AWS_REQUEST_PAYER", "text"),
+        ("AWS_CA_BUNDLE", "path"),
+    ]
+    assert {variable.name for variable in spec.environment if variable.secret} == {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Ambient(origin="the AWS credential chain")),
+        ({"AWS_PROFILE": "site"}, Ambient(origin="AWS_PROFILE")),
+        ({"AWS_NO_SIGN_REQUEST": "1", "AWS_PROFILE": "site"}, Anonymous(origin="AWS_NO_SIGN_REQUEST")),
+        (
+            {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t", "AWS_PROFILE": "x"},
+            KeyPair(access_key="AKIA", secret_key="s", session_token=Secret("t"), origin="AWS_ACCESS_KEY_ID"),
+        ),
+    ],
+)
+def test_credentials(environment, expected):
+    assert plugin.nim_provide_credential(request("s3", **environment)) == expected
+
+
+def test_credential_hook_answers_for_s3_only_and_last():
+    assert plugin.nim_provide_credential(request("gcs", AWS_ACCESS_KEY_ID="AKIA")) is None
+    assert getattr(plugin.nim_provide_credential, f"{PROJECT_NAME}_impl")["trylast"] is True
+
+
+def test_somebody_who_cannot_pay():
+    [spec] = plugin.nim_register_sources()
+    with (
+        source_context(spec, {"AWS_REQUEST_PAYER": "me"}) as context,
+        pytest.raises(ConfigError, match="no such payer: me") as caught,
+    ):
+        S3Source(context)
+    assert "AWS_REQUEST_PAYER" in caught.value.hint
+
+
+def test_importing_the_plugin_imports_no_vendor_library():
+    code = "import sys, nim_source_s3.plugin; assert not {'boto3', 'botocore', 'httpx'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
