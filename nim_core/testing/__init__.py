@@ -15,6 +15,8 @@ else is imported from the module that has it:
 ``signed_storage``     an object store behind presigned URLs
 ``harness``            a context to make a source with, and URIs
 ``ngc_models``         models as the stand-in for NGC serves them, and its refusals
+``s3_server``          a real S3 server that checks signatures
+``squid``              a real forward proxy
 ``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
 ``modelscope_models``  models as the stand-in for ModelScope serves them, and its refusals
 ``modelscope_server``  the stand-in itself

@@ -19,8 +19,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
-from urllib.error import HTTPError, URLError
+from typing import Final, Self
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from attrs import define, field, frozen
@@ -82,6 +82,7 @@ class S3Server:
         certificates: For an additional endpoint with TLS. None: plain only.
         admin: Keys that may do everything.
         reader: Keys that may read and list.
+        buckets: Are there from the beginning.
         guests_read: Bucket that may be read and listed without keys. None: there is none.
         port: Of the plain endpoint, once started.
         tls_port: Of the endpoint with TLS, once started.
@@ -91,6 +92,7 @@ class S3Server:
     certificates: Certificates | None = None
     admin: Keys = field(factory=lambda: Keys.make("admin", *_ADMIN))
     reader: Keys = field(factory=lambda: Keys.make("reader", "Read", "List"))
+    buckets: tuple[str, ...] = ()
     guests_read: str | None = None
     port: int = 0
     tls_port: int = 0
@@ -114,29 +116,6 @@ class S3Server:
     def environment(self, keys: Keys | None = None) -> dict[str, str]:
         """Return the variables that lead a client here, signed in with ``keys``. None: the admin's."""
         return {"AWS_ENDPOINT_URL": self.url, "AWS_REGION": "us-east-1", **(keys or self.admin).environment()}
-
-    def client(self, service: str = "s3") -> Any:
-        """Return a boto3 client with the admin's keys that uses no proxy; boto3 has to be installed."""
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=self.admin.access_key,
-            aws_secret_access_key=self.admin.secret_key,
-            config=Config(proxies={}, s3={"addressing_style": "path"}),
-        )
-
-    def session(self) -> dict[str, str]:
-        """Return the variables of a temporary credential, made by assuming :data:`ROLE_ARN`; boto3 is needed."""
-        answer = self.client("sts").assume_role(RoleArn=ROLE_ARN, RoleSessionName="tests")["Credentials"]
-        return {
-            "AWS_ACCESS_KEY_ID": answer["AccessKeyId"],
-            "AWS_SECRET_ACCESS_KEY": answer["SecretAccessKey"],
-            "AWS_SESSION_TOKEN": answer["SessionToken"],
-        }
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -189,6 +168,7 @@ class S3Server:
             "webdav": "false",
             "admin.ui": "false",
             "master.telemetry": "false",
+            "bucket": ",".join(self.buckets),
         }
         if self.certificates:
             options |= {"s3.port.https": tls, "s3.cert.file": self.certificates.certificate}
@@ -199,18 +179,27 @@ class S3Server:
             self._process = subprocess.Popen(  # noqa: S603 - the program of the package, with our own options
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=self.folder
             )
-        if self._wait(ports):
-            return True
-        self._stop()
-        return False
+        ready = False
+        try:
+            ready = self._wait(ports)
+        finally:
+            if not ready:
+                self._stop()
+        return ready
 
     def _wait(self, ports: tuple[int, ...]) -> bool:
         deadline = time.monotonic() + _START_SECONDS
         while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
-            if _answers(self.url) and (not self.certificates or _listens(ports[1])):
+            if self._is_ready(*ports):
                 return True
             time.sleep(0.05)
         return False
+
+    def _is_ready(self, _s3: int, tls: int, _master: int, _volume: int, filer: int, _admin: int) -> bool:
+        """Whether it answers strangers (with a refusal, or a list of what they may see) and has its buckets."""
+        if _status(self.url) not in {200, 403} or (self.certificates and not _listens(tls)):
+            return False
+        return all(_status(f"http://127.0.0.1:{filer}/buckets/{bucket}/") == 200 for bucket in self.buckets)
 
     def _stop(self) -> None:
         if self._process is None:
@@ -276,13 +265,13 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
-    """Whether the S3 endpoint refuses a stranger, which it does once it is ready."""
+def _status(url: str) -> int | None:
+    """Return what a GET is answered with. None when it is not answered."""
     try:
-        build_opener(ProxyHandler({})).open(url, timeout=2).close()
+        with build_opener(ProxyHandler({})).open(url, timeout=2) as answer:
+            return int(answer.status)
     except HTTPError as exc:
         exc.close()
-        return exc.code == 403
-    except (URLError, OSError):
-        return False
-    return True
+        return exc.code
+    except OSError:
+        return None

@@ -7,18 +7,47 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from attrs import define
 from nim_source_s3.plugin import nim_provide_credential, nim_register_sources
 from nim_source_s3.source import S3Source
 
 from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.harness import source_context
-from nim_core.testing.s3_server import S3Server
+from nim_core.testing.s3_server import ROLE_ARN, S3Server
 
 pytest_plugins = ["nim_core.testing"]
 
 DATA = b"0123456789" * 1000
 STORE = "store.internal"
 OpenSource = Callable[..., S3Source]
+
+
+@define(eq=False)
+class Store(S3Server):
+    """The server, with boto3 to fill it."""
+
+    def client(self, service="s3"):
+        """Return a client with the admin's keys."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=self.admin.access_key,
+            aws_secret_access_key=self.admin.secret_key,
+            config=Config(proxies={}, s3={"addressing_style": "path"}),
+        )
+
+    def session(self) -> dict[str, str]:
+        """Return the variables of a temporary credential."""
+        answer = self.client("sts").assume_role(RoleArn=ROLE_ARN, RoleSessionName="tests")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": answer["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": answer["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": answer["SessionToken"],
+        }
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +67,12 @@ def certificates(tmp_path_factory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, certificates) -> Iterator[S3Server]:
+def server(tmp_path_factory, certificates) -> Iterator[Store]:
     """A server with the buckets ``models`` and ``public``."""
-    with S3Server(tmp_path_factory.mktemp("s3"), certificates=certificates, guests_read="public") as running:
+    folder = tmp_path_factory.mktemp("s3")
+    buckets = ("models", "public")
+    with Store(folder, certificates=certificates, buckets=buckets, guests_read="public") as running:
         client = running.client()
-        for bucket in ("models", "public"):
-            client.create_bucket(Bucket=bucket)
         client.put_object(Bucket="models", Key="llama/config.json", Body=DATA, ChecksumAlgorithm="SHA256")
         client.put_object(Bucket="models", Key="llama/sub/weights.bin", Body=DATA)
         client.put_object(Bucket="models", Key="llama/empty", Body=b"")
@@ -67,6 +96,6 @@ def open_source() -> Iterator[OpenSource]:
 
 
 @pytest.fixture
-def source(open_source: OpenSource, server: S3Server) -> S3Source:
+def source(open_source: OpenSource, server: Store) -> S3Source:
     """A source with the keys of someone who may read and list."""
     return open_source(server.environment(server.reader))
