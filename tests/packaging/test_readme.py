@@ -46,7 +46,7 @@ def test_independence_is_said_before_anything_is_run() -> None:
 
 
 def test_sources_that_are_said_to_be_there_are_there() -> None:
-    there = re.findall(r"(?m)^\| `([a-z]+)` \| `nim-source-([a-z]+)`", README)
+    there = re.findall(r"(?m)^\| `([a-z0-9]+)` \| `nim-source-([a-z0-9]+)`", README)
     assert sorted(folder for folder, _ in there) == sorted(
         path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")
     )
