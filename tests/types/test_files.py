@@ -42,7 +42,7 @@ class TestDigest:
             ("sha256:" + "\u0663" * 64, "not a sha256 digest"),
             ("SHA256:" + "a" * 64, "unknown digest algorithm: 'SHA256'"),
             ("sha512:" + "a" * 128, "unknown digest algorithm: 'sha512'"),
-            ("sha1:" + "a" * 40, "unknown digest algorithm: 'sha1'"),
+            ("md4:" + "a" * 32, "unknown digest algorithm: 'md4'"),
         ],
     )
     def test_what_is_no_digest(self, text, message):
