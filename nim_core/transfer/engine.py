@@ -29,7 +29,7 @@ from nim_core.transfer.journal import open_partial
 from nim_core.transfer.network import NetworkConfig
 from nim_core.transfer.options import EngineOptions, raise_handle_limit
 from nim_core.transfer.outcomes import Decision, Next, Refusal, decide
-from nim_core.transfer.pace import HostPace
+from nim_core.transfer.pace import Paces
 from nim_core.transfer.retry import backoff_seconds
 from nim_core.transfer.routes import Route
 from nim_core.transfer.sinks import FileSink, MemorySink
@@ -95,8 +95,7 @@ class Engine:
         self._waiting: deque[FileTask] = deque()
         self._active: list[FileTask] = []
         self._again: list[FileTask] = []
-        self._host_pause: dict[str, float] = {}
-        self._paces: dict[str, HostPace] = {}
+        self._paces = Paces(options.connections, options.max_connections)
         self._flights: dict[Flight, Callable[[str], None]] = {}
         self._in_flight = 0
         self._excess = 0
@@ -202,20 +201,19 @@ class Engine:
     def _pick(self) -> tuple[FileTask, Part] | None:
         now = time.monotonic()
         for task in self._active:
-            if task.stage is not Stage.FETCHING or task.stale or self._host_pause.get(task.host, 0.0) > now:
-                continue
-            if not self._pace(task.host).free:
+            if task.stage is not Stage.FETCHING or task.stale or not self._paces.open(task.host, now):
                 continue
             part = task.next_part(now, _WINDOW_BYTES + self._finishing.position(task))
-            if part is not None:
+            if part is not None and not self._renew(task):
                 return task, part
         return None
 
-    def _pace(self, host: str) -> HostPace:
-        if host not in self._paces:
-            most = self._options.max_connections
-            self._paces[host] = HostPace(min(self._options.connections, most), most)
-        return self._paces[host]
+    def _renew(self, task: FileTask) -> bool:
+        """Ask the source again when what it said is about to expire, and say whether that is so."""
+        if task.route.fresh_until is None or time.time() < task.route.fresh_until:
+            return False
+        self._locate(task)
+        return True
 
     # ----------------------------------------------------------------------------------------------- asking the source
     def _locate(self, task: FileTask) -> None:
@@ -303,7 +301,7 @@ class Engine:
         sink.expect(request.first, request.last)
         part.in_flight = True
         self._in_flight += 1
-        self._pace(task.host).in_flight += 1
+        self._paces.of(task.host).in_flight += 1
         return Flight(
             task=task,
             part=part,
@@ -330,7 +328,7 @@ class Engine:
         part.in_flight = False
         self._in_flight -= 1
         self._flights.pop(flight, None)
-        pace = self._pace(flight.route.host)
+        pace = self._paces.of(flight.route.host)
         pace.in_flight -= 1
         self.bytes_received += sink.received
         if task.stale:
@@ -425,9 +423,9 @@ class Engine:
             return
         now = time.monotonic()
         if decision.refused:
-            self._pace(flight.route.host).refused(now)
+            self._paces.of(flight.route.host).refused(now)
         if decision.delay is not None:
-            self._host_pause[flight.route.host] = now + decision.delay
+            self._paces.pause(flight.route.host, now + decision.delay)
         delay = decision.delay or backoff_seconds(part.failures, self._options.backoff, self._random)
         part.not_before = now + delay
         kind: EventKind = "stall" if isinstance(decision.error, StalledError) else "retry"
@@ -492,11 +490,9 @@ class Engine:
             return
         self._next_tick = now + _TICK_SECONDS
         for task in (*self._active, *self._finishing.settling):
-            self._pace(task.host).received(self._teller.progress(task))
+            self._paces.of(task.host).received(self._teller.progress(task))
             self._finishing.poke(task)
-        for host, pace in self._paces.items():
-            waiting = not pace.free and any(task.host == host and task.wants(now) for task in self._active)
-            pace.adapt(now, waiting=waiting)
+        self._paces.adapt(now, lambda host: any(task.host == host and task.wants(now) for task in self._active))
         for flight in laggards(self._flights, now):
             flight.part.fresh = True
             self._flights[flight]("far less than from its siblings from")

@@ -8,11 +8,12 @@ for less (429, 503) halves the number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field
 
-__all__ = ["HostPace", "TokenBucket"]
+__all__ = ["HostPace", "Paces", "TokenBucket"]
 
 _WINDOW_SECONDS: Final = 1.0
 _GAIN: Final = 1.10
@@ -79,6 +80,41 @@ class HostPace:
             self._before, self._rate = self.allowed, rate
             step = self.allowed if self._doubling else max(2, self.allowed // 4)
             self.allowed = min(self.ceiling, self.allowed + step)
+
+
+@define
+class Paces:
+    """
+    The pace of every host of a run.
+
+    Attributes:
+        start: Requests under way to one host at the beginning.
+        most: And at the most.
+    """
+
+    start: int
+    most: int
+    _paces: dict[str, HostPace] = field(factory=dict, init=False)
+    _paused: dict[str, float] = field(factory=dict, init=False)
+
+    def of(self, host: str) -> HostPace:
+        """Return the pace of a host."""
+        if host not in self._paces:
+            self._paces[host] = HostPace(min(self.start, self.most), self.most)
+        return self._paces[host]
+
+    def pause(self, host: str, until: float) -> None:
+        """Have no request begin to a host before ``until`` seconds."""
+        self._paused[host] = until
+
+    def open(self, host: str, now: float) -> bool:
+        """Whether a request to a host may begin at ``now`` seconds."""
+        return self._paused.get(host, 0.0) <= now and self.of(host).free
+
+    def adapt(self, now: float, waits: Callable[[str], bool]) -> None:
+        """Adapt every pace, as :meth:`HostPace.adapt`; ``waits`` says whether requests wait for a host."""
+        for host, pace in self._paces.items():
+            pace.adapt(now, waiting=not pace.free and waits(host))
 
 
 @define

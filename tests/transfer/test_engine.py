@@ -584,3 +584,27 @@ def test_a_run_in_which_nearly_everything_fails_ends(bench, site, pattern, monke
     monkeypatch.undo()
     bench.run(*jobs, retries=3, connections=8)
     assert len(bench.published) == 40
+
+
+def test_a_location_is_renewed_before_it_expires(bench, site, pattern):
+    site.files["/f"] = pattern(LARGE)
+
+    def slow(_request, _count):
+        time.sleep(0.3)
+
+    def locate():
+        bench.locates += 1
+        return HttpObject(url=bench.url(f"/f?{bench.locates}"), expires_at=time.time() + 0.2)
+
+    site.script = slow
+    bench.run(bench.job("/f", locate=locate), connections=1, max_connections=1)
+    assert bench.contents["f"] == site.files["/f"].data()
+    parts = len(site.requests)
+    assert parts > 1
+    assert bench.locates == parts
+
+
+def test_a_location_that_has_expired_by_another_clock_is_used(bench, site, pattern):
+    site.files["/f"] = pattern(LARGE)
+    bench.run(bench.job("/f", locate=lambda: HttpObject(url=bench.url("/f"), expires_at=time.time() - 3600)))
+    assert bench.contents["f"] == site.files["/f"].data()
