@@ -33,7 +33,7 @@ PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
 ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
-APART = ("integration", "packaging", "faults", "crash")
+APART = ("integration", "packaging", "faults", "crash", "live")
 """Folders of tests that have sessions of their own."""
 
 NO_PLUGINS = (
@@ -98,7 +98,7 @@ def minimum(session: nox.Session) -> None:
     session.install("--resolution=lowest-direct", *editables(PLUGINS), "--group=tests")
     session.run("uv", "pip", "freeze", external=True)
     folders = existing("tests", *(f"plugins/{name}/tests" for name in PLUGINS))
-    slow = ("--ignore=tests/faults", "--ignore=tests/crash")
+    slow = ("--ignore=tests/faults", "--ignore=tests/crash", "--ignore=tests/live")
     arguments = ("--config-file=pyproject.toml", *folders, *ELSEWHERE, *slow, *session.posargs)
     session.run("pytest", *arguments, env=test_environment())
 
@@ -115,6 +115,13 @@ def oracle(session: nox.Session) -> None:
     environment = {"NIM_TEST_NGCSDK_PYTHON": str(python), "NIM_TEST_OLAH": str(client / "bin" / "olah-cli")}
     for tests in ("tests/integration/test_ngc_oracle.py", "plugins/hf/tests/test_olah.py"):
         session.run("pytest", "--config-file=pyproject.toml", tests, *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def live(session: nox.Session) -> None:
+    """Download from the public services; each test says which variable names what it needs."""
+    install(session, PLUGINS, groups=["tests"])
+    session.run("pytest", "tests/live", *session.posargs)
 
 
 @nox.session

@@ -63,7 +63,7 @@ _CODES: Mapping[str, _Meaning] = {
     "RepoNotFound": _Meaning(
         NotFoundError,
         "no such model, or a private one: {repository}",
-        "check the name at {page}; for a private model set HF_TOKEN to a token that may read it (now: {origin})",
+        "check the name at {page}; for a private model set HF_TOKEN to a token that may read it (this time: {origin})",
     ),
     "RevisionNotFound": _Meaning(
         NotFoundError, "{repository} has no revision {revision}", "see branches and tags at {page}/tree/main"
