@@ -125,11 +125,17 @@ class Display:
 
     def __init__(self, tally: Tally, log: Any) -> None:
         self._tally, self._log, self._troubles = tally, log, Troubles(log)
+        self._waits = False
 
     def phase(self, name: str) -> None:
-        """Hear that a phase begins."""
+        """Hear that a phase begins; that another process is waited for is said at once, not with the next heartbeat."""
         self._tally.phase(name)
-        self._log.debug("phase", phase=name)
+        waits = name.startswith("waiting for ")
+        if waits and not self._waits:
+            self._log.info("waiting", phase=name, **{HUMAN: name})
+        else:
+            self._log.debug("phase", phase=name)
+        self._waits = waits
 
     def planned(self, plan: Plan) -> None:
         """Hear what will be done."""

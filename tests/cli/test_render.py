@@ -116,6 +116,16 @@ def test_the_display_counts_and_logs() -> None:
     ]
 
 
+def test_whom_it_waits_for_is_said_at_once_and_once() -> None:
+    log = FakeLog()
+    display = Display(Tally(), log)
+    for phase in ("listing", "waiting for process 1 on a", "waiting for process 1 on a (5%)", "fetching"):
+        display.phase(phase)
+    assert [(event, facts["phase"]) for level, event, facts in log.lines if level == "info"] == [
+        ("waiting", "waiting for process 1 on a")
+    ]
+
+
 def test_a_heartbeat() -> None:
     log, tally = FakeLog(), Tally()
     tally.planned(Plan(fetches=(FETCH,)))
