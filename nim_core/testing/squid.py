@@ -27,12 +27,13 @@ _PASSWORDS: Final = "corp:$apr1$nimtests$Z6iicKoJ.SXLo.Ck8Kwyy/\n"
 _NCSA_AUTH: Final = Path("/usr/lib/squid/basic_ncsa_auth")
 _START_SECONDS: Final = 20.0
 _LOG_SECONDS: Final = 5.0
+_LOG_DELAY_SECONDS: Final = 0.2
 
 _CONFIG: Final = """
 {listen}
 acl tunnel method CONNECT
 acl forbidden dst 127.0.0.3
-{auth}
+{rules}
 http_access deny forbidden
 http_access allow all
 cache deny all
@@ -44,7 +45,8 @@ pid_filename none
 netdb_filename none
 hosts_file {folder}/hosts
 coredump_dir {folder}
-access_log stdio:{folder}/access.log
+logformat requests %rm %ru %>Hs
+access_log stdio:{folder}/access.log logformat=requests
 cache_log {folder}/cache.log
 """
 _AUTH: Final = """
@@ -66,6 +68,17 @@ class Squid:
         """What has gone through, a line each: method and URL, or CONNECT and host."""
         return (self.folder / "access.log").read_text()
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.host_port.rpartition(":")[2])
+
+    @property
+    def requests(self) -> list[tuple[str, ...]]:
+        """Method, URL and status of each request; for a tunnel, CONNECT and host instead of the first two."""
+        time.sleep(_LOG_DELAY_SECONDS)
+        return [tuple(line.split()) for line in self.log.splitlines() if not line.startswith("- ")]
+
     def saw(self, text: str) -> bool:
         """Whether the log has ``text`` by now: squid writes it after it has answered."""
         deadline = time.monotonic() + _LOG_SECONDS
@@ -76,7 +89,11 @@ class Squid:
 
 @contextlib.contextmanager
 def squid(
-    *, auth: bool = False, certificates: Certificates | None = None, hosts: Sequence[str] = ()
+    *,
+    auth: bool = False,
+    certificates: Certificates | None = None,
+    hosts: Sequence[str] = (),
+    rules: Sequence[str] = (),
 ) -> Iterator[Squid]:
     """
     Yield a running squid. It refuses to reach 127.0.0.3.
@@ -84,6 +101,7 @@ def squid(
     Args:
         auth: Whether it wants the user and password of :data:`USERINFO`.
         certificates: To speak TLS with its clients. None: plain.
+        rules: Lines of its configuration that come before all is allowed.
         hosts: Names for this machine that nobody else knows; what reaches them has not bypassed the proxy.
 
     Raises:
@@ -97,7 +115,8 @@ def squid(
         folder, port = Path(name), reserved.getsockname()[1]
         reserved.close()
         (folder / "hosts").write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", *hosts)))
-        _write_config(folder, port, auth=auth, certificates=certificates)
+        auth_lines = [_AUTH.format(program=_NCSA_AUTH, folder=folder)] if auth else []
+        _write_config(folder, port, rules=(*auth_lines, *rules), certificates=certificates)
         process = subprocess.Popen(  # noqa: S603 - found by its name, with our own configuration
             [executable, "-N", "-f", folder / "squid.conf"], stderr=subprocess.DEVNULL
         )
@@ -109,15 +128,14 @@ def squid(
             process.wait(10)
 
 
-def _write_config(folder: Path, port: int, *, auth: bool, certificates: Certificates | None) -> None:
+def _write_config(folder: Path, port: int, *, rules: Sequence[str], certificates: Certificates | None) -> None:
     listen = f"http_port 127.0.0.1:{port}"
     if certificates:
         for file in (certificates.certificate, certificates.key):
             shutil.copy(file, folder)
         listen = f"https_port 127.0.0.1:{port} tls-cert={folder}/server.pem tls-key={folder}/server.key"
     (folder / "passwords").write_text(_PASSWORDS)
-    auth_lines = _AUTH.format(program=_NCSA_AUTH, folder=folder) if auth else ""
-    (folder / "squid.conf").write_text(_CONFIG.format(listen=listen, auth=auth_lines, folder=folder))
+    (folder / "squid.conf").write_text(_CONFIG.format(listen=listen, rules="\n".join(rules), folder=folder))
     if os.geteuid() == 0:  # squid drops to this user when it is started as root
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, "proxy")

@@ -1,19 +1,13 @@
 """Closed networks as a user meets them: a whole download behind a corporate proxy, and under a private authority."""
 
 import contextlib
-import os
-import shutil
 import socket
-import subprocess
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
-from attrs import evolve, frozen
 
 from nim_core.testing.corpus import PatternContent, inline
 from nim_core.testing.ngc_models import NgcModel
+from nim_core.testing.squid import USERINFO, squid
 
 pytest_plugins = ["nim_core.testing"]
 
@@ -25,105 +19,17 @@ MODEL = NgcModel(
     }
 )
 PASSWORD = "p@ss:w/rd"
-USERINFO = "corp:p%40ss%3Aw%2Frd@"
 ONCE = {"NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "1", "NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS": "1"}
 
-CONFIG = """
-http_port 127.0.0.1:{port}
-{rules}
-http_access allow all
-cache deny all
-cache_effective_user proxy
-shutdown_lifetime 0 seconds
-strip_query_terms off
-pinger_enable off
-pid_filename none
-netdb_filename none
-coredump_dir {folder}
-logformat requests %rm %ru %>Hs
-access_log stdio:{folder}/access.log logformat=requests
-cache_log {folder}/cache.log
-"""
-WANTS_PASSWORD = """
-auth_param basic program /usr/lib/squid/basic_ncsa_auth {folder}/passwords
-acl known proxy_auth REQUIRED
-http_access deny !known
-"""
 DENIES_ALL = "http_access deny all"
 DENIES_PORT = "acl denied port PORT\nhttp_access deny denied"
 
 
-@frozen
-class Squid:
-    """A running proxy; ``skip`` lines of its log are other tests'."""
-
-    port: int
-    folder: Path
-    skip: int = 0
-
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def lines(self):
-        """The log; squid writes a line shortly after it has answered."""
-        time.sleep(0.2)
-        return (self.folder / "access.log").read_text().splitlines()
-
-    @property
-    def requests(self):
-        """Method, URL and status of each request of this test, the probes of ``wait_for`` left out."""
-        return [tuple(line.split()) for line in self.lines[self.skip :] if not line.startswith("- ")]
-
-
-@pytest.fixture(scope="module")
-def squid():
-    """Return a function that gives a proxy with the rules asked for, started when there is none yet."""
-    executable = shutil.which("squid") or shutil.which("squid", path="/usr/sbin")
-    if executable is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            "squid is not installed: apt-get install squid"
-        )
-    running = {}
+@pytest.fixture
+def start_proxy():
+    """Return a function that starts a proxy with the rules asked for, or one that wants a password."""
     with contextlib.ExitStack() as stack:
-
-        def get(rules=""):
-            if rules not in running:
-                running[rules] = stack.enter_context(started(executable, rules))
-            return evolve(running[rules], skip=len(running[rules].lines))
-
-        yield get
-
-
-@contextlib.contextmanager
-def started(executable, rules):
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as reserved:
-        folder, port = Path(name), reserved.getsockname()[1]
-        reserved.close()
-        rules = rules.format(folder=folder)
-        (folder / "squid.conf").write_text(CONFIG.format(port=port, rules=rules, folder=folder))
-        hashed = subprocess.run(["openssl", "passwd", "-apr1", PASSWORD], capture_output=True, text=True, check=True)
-        (folder / "passwords").write_text(f"corp:{hashed.stdout}")
-        if os.geteuid() == 0:
-            for path in (folder, *folder.iterdir()):
-                shutil.chown(path, "proxy")
-        process = subprocess.Popen([executable, "-N", "-f", folder / "squid.conf"], stderr=subprocess.DEVNULL)
-        try:
-            wait_for(port, process, folder)
-            yield Squid(port, folder)
-        finally:
-            process.kill()
-            process.wait(10)
-
-
-def wait_for(port, process, folder):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"squid did not start: {(folder / 'cache.log').read_text()}")
+        yield lambda *rules, auth=False: stack.enter_context(squid(auth=auth, rules=rules))
 
 
 @pytest.fixture
@@ -145,11 +51,11 @@ def port_of(url):
 # ---------------------------------------------------------------------------------------------------- behind a proxy
 @pytest.mark.parametrize("userinfo", ["", USERINFO], ids=["open", "password"])
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "http_proxy"])
-def test_everything_goes_through_the_proxy(variable, userinfo, connect, squid, download):
+def test_everything_goes_through_the_proxy(variable, userinfo, connect, start_proxy, download):
     scheme = variable.lower().removesuffix("_proxy")
     served = connect(scheme)
-    proxy = squid(WANTS_PASSWORD if userinfo else "")
-    ended, ports = download(served, {variable: f"http://{userinfo}{proxy.address}"})
+    proxy = start_proxy(auth=bool(userinfo))
+    ended, ports = download(served, {variable: f"http://{userinfo}{proxy.host_port}"})
     assert ports == {proxy.port}
     asked = served.server.log.select()
     if scheme == "https":
@@ -175,50 +81,50 @@ def download(machine, sockets):
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "ALL_PROXY"])
-def test_the_other_variables_count_too(variable, machine, connect, squid):
+def test_the_other_variables_count_too(variable, machine, connect, start_proxy):
     served = connect()
-    proxy = squid(DENIES_ALL)
-    ended = machine.run("--manifest-file", served.manifest, env={variable: proxy.address})
+    proxy = start_proxy(DENIES_ALL)
+    ended = machine.run("--manifest-file", served.manifest, env={variable: proxy.host_port})
     assert ended.code == 30
-    assert f"the proxy http://{proxy.address} refused to connect to {served.server.api_url} (HTTP 403)" in ended.last
+    assert f"the proxy http://{proxy.host_port} refused to connect to {served.server.api_url} (HTTP 403)" in ended.last
     assert "NO_PROXY" in ended.last
     assert len(served.server.log) == 0
     assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-def test_no_proxy_leads_around_it_on_both_paths(scheme, machine, connect, squid):
+def test_no_proxy_leads_around_it_on_both_paths(scheme, machine, connect, start_proxy):
     served = connect(scheme)
-    proxy = squid(DENIES_ALL)
-    variables = {f"{scheme.upper()}_PROXY": f"http://{proxy.address}", "NO_PROXY": "example.com, 127.0.0.0/8"}
+    proxy = start_proxy(DENIES_ALL)
+    variables = {f"{scheme.upper()}_PROXY": f"http://{proxy.host_port}", "NO_PROXY": "example.com, 127.0.0.0/8"}
     machine.run("--manifest-file", served.manifest, env=variables).check()
     assert machine.cache.differences(MODEL) == []
     assert proxy.requests == []
 
 
-def test_a_proxy_that_denies_the_storage(machine, connect, squid):
+def test_a_proxy_that_denies_the_storage(machine, connect, start_proxy):
     served = connect()
-    proxy = squid(DENIES_PORT.replace("PORT", str(port_of(served.server.storage_url))))
-    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.address}"})
+    proxy = start_proxy(DENIES_PORT.replace("PORT", str(port_of(served.server.storage_url))))
+    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.host_port}"})
     assert ended.code == 30
-    for words in (proxy.address, served.server.storage_url, "HTTP 403", "NO_PROXY"):
+    for words in (proxy.host_port, served.server.storage_url, "HTTP 403", "NO_PROXY"):
         assert words in ended.last
     assert served.server.log.count(origin="storage") == 0
     assert machine.cache.receipts == {}
 
 
 @pytest.mark.parametrize(("scheme", "path"), [("https", "api"), ("https", "storage"), ("http", "storage")])
-def test_a_wrong_proxy_password(scheme, path, connect, squid, machine):
+def test_a_wrong_proxy_password(scheme, path, connect, start_proxy, machine):
     """``storage``: only the data goes through the proxy."""
     served = connect(scheme)
-    proxy = squid(WANTS_PASSWORD)
+    proxy = start_proxy(auth=True)
     variable = f"{scheme.upper()}_PROXY"
-    variables = {variable: f"http://corp:hunter2@{proxy.address}"}
+    variables = {variable: f"http://corp:hunter2@{proxy.host_port}"}
     if path == "storage":
         variables["NO_PROXY"] = f"127.0.0.1:{port_of(served.server.api_url)}"
     ended = machine.run("--manifest-file", served.manifest, env=variables)
     assert ended.code == 10
-    for words in ("proxy wants a user and password", proxy.address, variable):
+    for words in ("proxy wants a user and password", proxy.host_port, variable):
         assert words in ended.last
     assert "hunter2" not in ended.said
     assert bool(served.server.log.count(origin="api")) == (path == "storage")
@@ -248,12 +154,12 @@ def test_a_private_authority_by_its_other_name(machine, connect, certificates):
     assert machine.cache.differences(MODEL) == []
 
 
-def test_an_unknown_authority_is_refused_once(machine, connect, squid):
+def test_an_unknown_authority_is_refused_once(machine, connect, start_proxy):
     """The proxy counts the attempts."""
     served = connect()
     machine.environment.pop("SSL_CERT_FILE")
-    proxy = squid()
-    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.address}"})
+    proxy = start_proxy()
+    ended = machine.run("--manifest-file", served.manifest, env={"HTTPS_PROXY": f"http://{proxy.host_port}"})
     assert ended.code == 30
     for words in ("certificate not trusted", served.server.api_url, "SSL_CERT_FILE"):
         assert words in ended.last
