@@ -623,7 +623,7 @@ def test_a_plugin_that_cannot_be_imported_stops_nobody_else(code, machine, conne
 
 
 def test_a_scheme_that_nobody_brings(machine):
-    ended = machine.run("--model-uri", "s3://bucket/model", env={"PYTHONPATH": ""})
+    ended = machine.run("--model-uri", "oci://registry/model", env={"PYTHONPATH": ""})
     assert ended.code == 24
-    assert "s3://" in ended.last
-    assert "pip install nim-source-s3" in ended.last
+    assert "oci://" in ended.last
+    assert "nim-llm plugins list" in ended.last
