@@ -162,7 +162,8 @@ def run_case(case: Case, arena: Arena, names: Sequence[str], rounds: int) -> Cas
         with arena.endpoint(case.server, contents) as endpoint:
             ground = Ground(arena=arena, endpoint=endpoint, contents=contents, mode=case.mode)
             for number in range(rounds):
-                _run_round(result, ground, names, number)
+                first = number % max(1, len(names))  # each begins a round in turn: what was deleted before is felt
+                _run_round(result, ground, [*names[first:], *names[:first]], number)
     except (Skipped, Failed) as exc:
         return evolve(result, skipped=hide(str(exc), arena))
     finally:
