@@ -284,7 +284,7 @@ def test_missing_and_private_models_look_alike(open_source, model, who):
         assert type(error) is NotFoundError
         assert error.message.startswith("no such model, or a private one: acme/")
         assert "https://huggingface.co/acme/" in error.hint
-        assert f"(now: {'HF_TOKEN' if token else 'nowhere'})" in error.hint
+        assert f"(this time: {'HF_TOKEN' if token else 'nowhere'})" in error.hint
 
 
 def test_missing_revision(source):
