@@ -44,6 +44,18 @@ ManifestFile = typer.Option(
 ModelCachePath = typer.Option(
     metavar="DIR", show_default=False, help="Folder of the model cache. " + from_variable("NIM_CACHE_PATH")
 )
+ModelUriText = typer.Option(metavar="URI", help="Download a model by its URI, such as scheme://org/model:revision.")
+UseCache = typer.Option("--use-cache", help="Trust a complete earlier download: do not ask the source, do not hash.")
+VerifyChecksums = typer.Option(
+    show_default=False,
+    help="Check digests of what is downloaded and of what is in the cache already. [default: check]",
+)
+Recheck = typer.Option(
+    "--verify",
+    help="As --use-cache, but read every cached file again, and fetch again what is damaged or missing.",
+)
+MaxConnections = typer.Option(metavar="N", help="Connections at once, at most; how many are used adapts to the server.")
+LimitRate = typer.Option(metavar="RATE", help="Bytes per second, at most, such as 200M.")
 
 
 def download_to_cache(
@@ -52,40 +64,17 @@ def download_to_cache(
     every: Annotated[bool, typer.Option("--all", help="Download every profile of the manifest.")] = False,
     profiles: Annotated[list[str] | None, Profiles] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Download the profile made for LoRA adapters.")] = False,
-    model_uri: Annotated[
-        str | None,
-        typer.Option(metavar="URI", help="Download a model by its URI, such as scheme://org/model:revision."),
-    ] = None,
+    model_uri: Annotated[str | None, ModelUriText] = None,
     include: Annotated[list[str] | None, Include] = None,
     exclude: Annotated[list[str] | None, Exclude] = None,
     manifest_file: Annotated[Path | None, ManifestFile] = None,
     model_cache_path: Annotated[Path | None, ModelCachePath] = None,
-    use_cache: Annotated[
-        bool,
-        typer.Option("--use-cache", help="Trust a complete earlier download: do not ask the source, do not hash."),
-    ] = False,
-    verify_checksums: Annotated[
-        bool,
-        typer.Option(
-            show_default=False,
-            help="Check digests of what is downloaded and of what is in the cache already. [default: check]",
-        ),
-    ] = True,
-    recheck: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="As --use-cache, but read every cached file again, and fetch again what is damaged or missing.",
-        ),
-    ] = False,
+    use_cache: Annotated[bool, UseCache] = False,
+    verify_checksums: Annotated[bool, VerifyChecksums] = True,
+    recheck: Annotated[bool, Recheck] = False,
     force: Annotated[bool, typer.Option("--force", help="Download again what is in the cache already.")] = False,
-    max_connections: Annotated[
-        str,
-        typer.Option(metavar="N", help="Connections at once, at most; how many are used adapts to the server."),
-    ] = "32",
-    limit_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Bytes per second, at most, such as 200M.")
-    ] = None,
+    max_connections: Annotated[str, MaxConnections] = "32",
+    limit_rate: Annotated[str | None, LimitRate] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """

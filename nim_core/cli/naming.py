@@ -17,7 +17,7 @@ def has_lora(tags: Mapping[str, str]) -> bool:
 
 def short_name(tags: Mapping[str, str]) -> str:
     """
-    Return the name of a profile, made of its tags: ``vllm-bf16-tp1-pp1``, ``vllm-fp8-tp1-pp1-feat_lora``.
+    Return the name of a profile, made of its tags: ``ENGINE-bf16-tp1-pp1``, ``ENGINE-fp8-tp1-pp1-feat_lora``.
 
     Returns:
         Lower case, parts that the tags lack left out; empty when the tags have none of them.

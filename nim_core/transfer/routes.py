@@ -24,7 +24,7 @@ class Route:
         url: Sent byte for byte.
         headers: Sent along; only what the origin of ``url`` may see.
         host: Host of ``url``. Empty when there is none.
-        authorities: PEM file of those to trust here instead of the run's. None: the run's.
+        authorities: PEM file of those to trust here and where this redirects, instead of the run's. None: the run's.
         hops: Redirects that led here.
         from_outside: Whether a host that is not this machine redirected here.
         fresh_until: Unix time in seconds after which the source has to be asked again. None: as long as it works.
