@@ -127,7 +127,7 @@ def live(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build every distribution, then install and use the wheels away from this folder."""
-    session.install(f"--constraint={LOCK}", "pytest", "pytest-timeout")
+    session.install(f"--constraint={LOCK}", "pytest", "pytest-timeout", "pytest-rerunfailures")
     folder = Path(session.create_tmp(), "wheels").resolve()
     shutil.rmtree(folder, ignore_errors=True)
     session.run(
