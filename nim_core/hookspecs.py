@@ -114,13 +114,14 @@ class NimHookSpecs:
         """
 
     @hookspec(firstresult=True)
-    def nim_rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> ModelUri | None:
+    def nim_rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> ModelUri | tuple[ModelUri, ...] | None:
         """
         Say which URI stands for ``uri`` at the target that NIM_REPOSITORY_OVERRIDE names.
 
-        Called once per file while the plan is made, for URIs of sources that declare ``overridable``. Pure: no network,
-        no disk, same answer for the same arguments. Return None when the target's scheme is not this plugin's. The
-        plugins shipped with nim-core answer last (``trylast``).
+        Called once per file while the plan is made, for URIs of sources that declare ``overridable`` and of those whose
+        schemes NIM_REPOSITORY_OVERRIDE_SCHEMES names. Pure: no network, no disk, same answer for the same arguments.
+        Several URIs are tried in their order while nothing is found. Return None when the target's scheme is not this
+        plugin's. The plugins shipped with nim-core answer last (``trylast``).
 
         Raises:
             OverrideUnsupportedError: The target is this plugin's but cannot stand in. The operation stops.

@@ -37,6 +37,16 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         summary="how long the cache's file system may take to answer before the command gives up",
     ),
     EnvVar(name="NIM_MANIFEST_PATH", kind="path", summary="manifest file, used when --manifest-file is not given"),
+    EnvVar(
+        name="NIM_REPOSITORY_OVERRIDE",
+        summary="where files are fetched instead of where a manifest points, such as s3://bucket/prefix; several, "
+        "separated by commas, are tried in their order",
+    ),
+    EnvVar(
+        name="NIM_REPOSITORY_OVERRIDE_SCHEMES",
+        summary="schemes of a manifest's URIs that NIM_REPOSITORY_OVERRIDE redirects, separated by commas (default: "
+        "those whose plugins say so, such as ngc)",
+    ),
     EnvVar(name="NIM_MODEL_PROFILE", summary="profile id or name, used when --profiles is not given"),
     EnvVar(
         name="NIM_LOG_LEVEL",
@@ -123,12 +133,26 @@ class Settings:
         return Path(value) if value else None
 
     @property
+    def repository_overrides(self) -> tuple[str, ...]:
+        """Targets of the override, in order. Empty when there is none."""
+        return self._list("NIM_REPOSITORY_OVERRIDE")
+
+    @property
+    def overridden_schemes(self) -> frozenset[str] | None:
+        """Schemes that are redirected. None: those whose sources say so."""
+        return frozenset(self._list("NIM_REPOSITORY_OVERRIDE_SCHEMES")) or None
+
+    @property
     def disabled_plugins(self) -> frozenset[str]:
         """Names of plugins not to load."""
-        names = (self.variables.text("NIM_PLUGINS_DISABLED") or "").split(",")
-        return frozenset(name.strip() for name in names if name.strip())
+        return frozenset(self._list("NIM_PLUGINS_DISABLED"))
 
     @property
     def strict_plugins(self) -> bool:
         """Whether a plugin that cannot be loaded ends the command."""
         return self.variables.flag("NIM_PLUGIN_STRICT")
+
+    def _list(self, name: str) -> tuple[str, ...]:
+        """Return the values of a variable that has several, separated by commas."""
+        texts = (self.variables.text(name) or "").split(",")
+        return tuple(text.strip() for text in texts if text.strip())

@@ -44,7 +44,7 @@ _FIELDS: Final[Mapping[type, Mapping[str, type]]] = {
         "capabilities": Capabilities,
         "environment": tuple,
     },
-    SinkSpec: {"name": str, "summary": str, "environment": tuple},
+    SinkSpec: {"name": str, "summary": str, "scheme": str, "environment": tuple},
     BackendSpec: {"name": str, "summary": str, "environment": tuple},
     CheckSpec: {"name": str, "summary": str},
     EnvVar: {"name": str, "summary": str, "kind": str, "secret": bool},
@@ -173,7 +173,7 @@ def _check_fields(record: Any, expected: type) -> None:
             raise PluginLoadError(f"{label} has a {field} that cannot be called")
     if not (_VARIABLE_NAME if expected is EnvVar else _NAME).fullmatch(record.name):
         raise PluginLoadError(f"{label} has a name with other characters than letters, digits and ._-")
-    for scheme in getattr(record, "schemes", ()):
+    for scheme in (*getattr(record, "schemes", ()), *([record.scheme] if expected is SinkSpec else [])):
         if not isinstance(scheme, str) or not _SCHEME.fullmatch(scheme):
             raise PluginLoadError(f"{label} has an invalid scheme: {scheme!r}")
     for variable in getattr(record, "environment", ()):

@@ -8,28 +8,40 @@ contract's, is that plugin's bug and is reported as such.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import attrs
 
 from nim_core.errors import NimError, PluginError, SourceError
 from nim_core.registry.info import PluginInfo
 from nim_core.types import (
+    Body,
     CacheKey,
     CachePlacement,
+    CopyingSink,
     FileNaming,
     Listing,
     Location,
     ModelUri,
+    NewObject,
+    Part,
+    PartedSink,
     RemoteFile,
+    Secret,
+    Sink,
     Source,
+    StoredObject,
+    StoredPart,
     StreamObject,
+    Upload,
 )
 
-__all__ = ["attributed", "describe", "guard_source", "wrong_answer"]
+__all__ = ["GuardedSink", "attributed", "describe", "guard_sink", "guard_source", "wrong_answer"]
+
+T = TypeVar("T")
 
 _MAX_TEXT = 300
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
@@ -86,6 +98,21 @@ def guard_source(make: Callable[[], Source], plugin: PluginInfo) -> Source:
             raise wrong_answer(plugin, "factory", source, f"a source with the method {method}")
     guarded = _GUARDS[isinstance(source, CachePlacement), isinstance(source, FileNaming)]
     return guarded(source, plugin)
+
+
+def guard_sink(make: Callable[[], Sink], plugin: PluginInfo) -> GuardedSink:
+    """
+    Make a sink and return it wrapped, with every call and answer checked.
+
+    Raises:
+        PluginError: What was made lacks a method of :class:`~nim_core.types.Sink`, or making it failed.
+    """
+    with attributed(plugin, "factory"):
+        sink = make()
+    for method in ("head", "list_objects", "put", "close"):
+        if not callable(getattr(sink, method, None)):
+            raise wrong_answer(plugin, "factory", sink, f"a sink with the method {method}")
+    return GuardedSink(sink, plugin)
 
 
 def _report_hint(plugin: PluginInfo) -> str:
@@ -170,3 +197,73 @@ _GUARDS: Final[Mapping[tuple[bool, bool], type[_GuardedSource]]] = {
     (True, True): _PlacingNamingSource,
 }
 """By whether a source is a CachePlacement and whether it is a FileNaming."""
+
+
+class GuardedSink:
+    """
+    A sink whose failures and answers carry its plugin's name.
+
+    Attributes:
+        copies: Whether it is a :class:`~nim_core.types.CopyingSink`; ``copy`` answers False where it is none.
+    """
+
+    def __init__(self, sink: Any, plugin: PluginInfo) -> None:
+        self._sink = sink
+        self._plugin = plugin
+        self._parted = isinstance(sink, PartedSink)
+        self.copies = isinstance(sink, CopyingSink)
+
+    def __repr__(self) -> str:
+        return f"<sink of plugin {self._plugin.label}>"
+
+    def head(self, key: str) -> StoredObject | None:
+        """Ask as the sink does."""
+        found = self._call("head", key)
+        return None if found is None else self._checked("head", found, StoredObject)
+
+    def list_objects(self, prefix: str) -> Iterable[StoredObject]:
+        """List as the sink does."""
+        with attributed(self._plugin, "list_objects"):
+            for found in self._sink.list_objects(prefix):
+                yield self._checked("list_objects", found, StoredObject)
+
+    def put(self, new: NewObject, body: Body) -> None:
+        """Write as the sink does."""
+        self._call("put", new, body)
+
+    def part_bytes(self, size: int) -> int | None:
+        """Return the size of parts. None: an object of ``size`` bytes is written at once."""
+        return self._call("part_bytes", size) if self._parted else None
+
+    def begin(self, new: NewObject, token: Secret | None) -> Upload:
+        """Begin as the sink does."""
+        return self._checked("begin", self._call("begin", new, token), Upload)
+
+    def put_part(self, new: NewObject, upload: Upload, part: Part) -> StoredPart:
+        """Send a part as the sink does."""
+        return self._checked("put_part", self._call("put_part", new, upload, part), StoredPart)
+
+    def finish(self, new: NewObject, upload: Upload, parts: Sequence[StoredPart]) -> None:
+        """Finish as the sink does."""
+        self._call("finish", new, upload, parts)
+
+    def abort(self, new: NewObject, upload: Upload) -> None:
+        """Drop as the sink does."""
+        self._call("abort", new, upload)
+
+    def copy(self, new: NewObject, uri: ModelUri) -> bool:
+        """Copy as the sink does."""
+        return self.copies and bool(self._call("copy", new, uri))
+
+    def close(self) -> None:
+        """Close as the sink does."""
+        self._call("close")
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        with attributed(self._plugin, method):
+            return getattr(self._sink, method)(*arguments)
+
+    def _checked(self, method: str, answer: object, expected: type[T]) -> T:
+        if not isinstance(answer, expected):
+            raise wrong_answer(self._plugin, method, answer, expected.__name__)
+        return answer

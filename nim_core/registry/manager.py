@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from threading import Lock
 from types import MappingProxyType
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import attrs
 import pluggy
 
-from nim_core.errors import PluginError
+from nim_core.errors import ConfigError, PluginError
 from nim_core.known_schemes import KNOWN_SCHEMES
 from nim_core.registry.credentials import CredentialMemory
 from nim_core.registry.discovery import canonical_name, discover, installed_distributions
-from nim_core.registry.guard import attributed, describe, guard_source, wrong_answer
+from nim_core.registry.guard import GuardedSink, attributed, describe, guard_sink, guard_source, wrong_answer
 from nim_core.registry.info import PluginInfo
 from nim_core.registry.loading import load_plugins, make_manager, only
 from nim_core.settings import Settings
@@ -26,8 +26,11 @@ from nim_core.types import (
     Credential,
     CredentialRequest,
     EnvVar,
+    HttpAnswer,
+    HttpUpload,
     ModelUri,
     OverrideTarget,
+    SinkContext,
     SinkSpec,
     Source,
     SourceContext,
@@ -195,6 +198,37 @@ class Registry:
         )
         return guard_source(partial(spec.factory, context), plugin)
 
+    def open_sink(
+        self, name: str, bucket: str, http: httpx.Client, send: Callable[[HttpUpload], HttpAnswer]
+    ) -> GuardedSink:
+        """
+        Make the sink ``name`` for a bucket, without I/O; its calls raise as those of :meth:`open_source`.
+
+        Args:
+            name: One of :attr:`sinks`.
+            bucket: As the user named it.
+            http: Client for its control calls.
+            send: Carries its requests out that have a body.
+
+        Raises:
+            ConfigError: No active plugin brings it.
+            PluginError: The plugin could not make it.
+        """
+        for plugin in self._active.values():
+            for spec in plugin.sinks:
+                if spec.name == name:
+                    context = SinkContext(
+                        bucket=bucket,
+                        http=http,
+                        variables=self._settings.read(spec.environment),
+                        credential=partial(self._remembered_credential, spec.name),
+                        send=send,
+                    )
+                    return guard_sink(partial(spec.factory, context), plugin)
+        raise ConfigError(
+            f"no installed plugin writes to: {name}", hint=f"there are: {', '.join(self.sinks) or 'none'}"
+        )
+
     def provide_credential(self, request: CredentialRequest) -> Credential:
         """
         Ask the plugins how to sign in, one call at a time; Anonymous when none says.
@@ -214,9 +248,9 @@ class Registry:
                     raise wrong_answer(provider.plugin, hook, answer, "a credential or None")
         return Anonymous()
 
-    def rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> ModelUri | None:
+    def rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> tuple[ModelUri, ...]:
         """
-        Ask the plugins which URI stands for ``uri`` at ``override``; None when the target is no plugin's.
+        Ask the plugins which URIs stand for ``uri`` at ``override``, best first; none when the target is no plugin's.
 
         Raises:
             OverrideUnsupportedError: The target's plugin says it cannot stand in; no other one is asked.
@@ -226,11 +260,12 @@ class Registry:
         for rewriter in self._rewriters:
             with attributed(rewriter.plugin, hook):
                 answer = rewriter.call(uri=uri, override=override)
-            if isinstance(answer, ModelUri):
-                return answer
+            answers = answer if isinstance(answer, tuple) else (answer,)
+            if answers and all(isinstance(it, ModelUri) for it in answers):
+                return answers
             if answer is not None:
-                raise wrong_answer(rewriter.plugin, hook, answer, "ModelUri or None")
-        return None
+                raise wrong_answer(rewriter.plugin, hook, answer, "ModelUri, a tuple of them or None")
+        return ()
 
     def notify(self, event: TransferEvent) -> None:
         """Tell the plugins; one that fails is reported once and hears no more."""

@@ -179,7 +179,8 @@ class Listing:
 Headers = Mapping[str, str | Secret] | tuple[tuple[str, str | Secret], ...]
 
 
-def _headers(value: Headers) -> tuple[tuple[str, Secret], ...]:
+def secret_headers(value: Headers) -> tuple[tuple[str, Secret], ...]:
+    """Return headers as pairs whose values do not show."""
     pairs = value if isinstance(value, tuple) else value.items()
     return tuple((name, as_secret(text)) for name, text in pairs)
 
@@ -201,7 +202,7 @@ class HttpObject:
     """
 
     url: Secret = field(converter=as_secret)
-    headers: tuple[tuple[str, Secret], ...] = field(default=(), converter=_headers)
+    headers: tuple[tuple[str, Secret], ...] = field(default=(), converter=secret_headers)
     expires_at: float | None = None
     ranges: bool | None = None
     validator: str | None = None

@@ -1,16 +1,15 @@
-"""Sources and sinks: the Protocols of their workers and the records that announce them."""
+"""Sources: the Protocols of their workers and the record that announces them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from attrs import frozen
 
 from nim_core.types.credentials import Credential
 from nim_core.types.environment import EnvVar, Variables
-from nim_core.types.files import CacheKey, Digest, Listing, Location, RemoteFile
+from nim_core.types.files import CacheKey, Listing, Location, RemoteFile
 from nim_core.types.uris import ModelUri, UriStyle
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Capabilities:
 
     Attributes:
         pins_revisions: Every listing names the immutable revision it belongs to.
-        overridable: Its URIs obey NIM_REPOSITORY_OVERRIDE.
+        overridable: Its URIs obey NIM_REPOSITORY_OVERRIDE, and a mirror's keys leave their scheme out.
     """
 
     pins_revisions: bool = False
@@ -112,27 +111,4 @@ class SourceSpec:
     summary: str
     factory: Callable[[SourceContext], Source]
     capabilities: Capabilities = Capabilities()
-    environment: tuple[EnvVar, ...] = ()
-
-
-class Sink(Protocol):
-    """Writes objects to a bucket. Made by ``SinkSpec.factory``."""
-
-    def head(self, key: str) -> RemoteFile | None:
-        """Return size and stored digests of the object at the literal ``key``. None when there is none."""
-
-    def put(self, key: str, path: Path, digest: Digest, progress: Callable[[int], None]) -> None:
-        """Upload ``path`` so that ``key`` is absent or complete at every moment; ``progress`` gets bytes as they go."""
-
-    def close(self) -> None:
-        """Free what was opened. Called once, when nothing else is running."""
-
-
-@frozen(kw_only=True)
-class SinkSpec:
-    """A sink a plugin brings; ``name`` becomes a choice of ``mirror``, ``factory`` gets the bucket's name too."""
-
-    name: str
-    summary: str
-    factory: Callable[[SourceContext, str], Sink]
     environment: tuple[EnvVar, ...] = ()

@@ -88,12 +88,22 @@ class ModelUri:
 @frozen(kw_only=True)
 class OverrideTarget:
     """
-    One place that NIM_REPOSITORY_OVERRIDE names instead of where a manifest points.
+    One place that NIM_REPOSITORY_OVERRIDE names instead of where a manifest points, and one file there.
 
     Attributes:
         scheme: Lower case, without ``://``.
         location: Literal text after ``://`` without trailing slashes: host or bucket, and a prefix where there is one.
+        key: What ``mirror`` calls the file there: one flat name, percent-encoded but for ``A-Z a-z 0-9 - . _ ~``.
     """
 
     scheme: str
     location: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.location}"
+
+    @property
+    def display(self) -> str:
+        """The target without userinfo and without what signs a URL, for messages and logs."""
+        return ModelUri(scheme=self.scheme, location=self.location, style=UriStyle.OBJECT).display

@@ -29,7 +29,7 @@ PLUGINS = (
         distribution="nim-source-store",
         version="1.2.3",
         sources=(SOURCE,),
-        sinks=(SinkSpec(name="store", summary="", factory=lambda _context, _name: None),),  # type: ignore[arg-type, return-value]
+        sinks=(SinkSpec(name="store", summary="", scheme="store", factory=lambda _context: None),),  # type: ignore[arg-type, return-value]
         backends=(BackendSpec(name="fast", summary="", factory=lambda _variables: None),),  # type: ignore[arg-type, return-value]
         hooks=("nim_provide_credential", "nim_register_sources", "nim_rewrite_uri"),
     ),

@@ -69,7 +69,7 @@ def test_disabling_one_of_them_settles_it(site):
     ("code", "claim"),
     [
         ("def nim_register_sources():\n    return [source('x', SCHEME)]", "source x"),
-        ("def nim_register_sinks():\n    return [SinkSpec(name='x', summary='', factory=print)]", "sink x"),
+        ("def nim_register_sinks():\n    return [SinkSpec(name='x', summary='', scheme='x', factory=print)]", "sink x"),
         ("def nim_register_backends():\n    return [BackendSpec(name='x', summary='', factory=print)]", "backend x"),
     ],
 )

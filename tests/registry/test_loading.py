@@ -38,7 +38,7 @@ def nim_register_sources():
 
 @hookimpl
 def nim_register_sinks():
-    return [SinkSpec(name="all", summary="a sink", factory=print)]
+    return [SinkSpec(name="all", summary="a sink", scheme="all", factory=print)]
 
 @hookimpl
 def nim_register_backends():
@@ -177,7 +177,9 @@ ANSWER_FAULTS = [
     pytest.param("return source('bad')", "returned SourceSpec, expected a list", id="one-spec"),
     pytest.param("return [{}]", "returned dict in its list, expected SourceSpec", id="dicts"),
     pytest.param(
-        "return [SinkSpec(name='bad', summary='', factory=print)]", "SinkSpec in its list", id="another-hooks-record"
+        "return [SinkSpec(name='bad', summary='', scheme='bad', factory=print)]",
+        "SinkSpec in its list",
+        id="another-hooks-record",
     ),
     pytest.param("return [source('bad', 'Bad')]", "has an invalid scheme: 'Bad'", id="upper-case"),
     pytest.param("return [source('bad', 'a b')]", "has an invalid scheme: 'a b'", id="blank-in-scheme"),
@@ -266,7 +268,7 @@ def nim_rewrite_uri(uri, override):
     site.source_plugin("good")
     registry = site.load()
 
-    assert registry.rewrite_uri(registry.parse_uri("good://a/b"), None) is None
+    assert registry.rewrite_uri(registry.parse_uri("good://a/b"), None) == ()
 
 
 def test_the_cause_is_kept_for_the_author(site, logged):

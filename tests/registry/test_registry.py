@@ -18,7 +18,7 @@ from nim_core.errors import (
 )
 from nim_core.types import Anonymous, CredentialRequest, ModelUri, OverrideTarget, UriStyle
 
-TARGET = OverrideTarget(scheme="mirror", location="bucket")
+TARGET = OverrideTarget(scheme="mirror", location="bucket", key="k")
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def nim_register_sources():
             """
 @hookimpl
 def nim_register_sinks():
-    return [SinkSpec(name="p", summary="", factory=print, environment=(EnvVar(name="SINK", summary=""),))]
+    return [SinkSpec(name="p", summary="", scheme="p", factory=print, environment=(EnvVar(name="SINK", summary=""),))]
 
 @hookimpl
 def nim_register_backends():
@@ -148,7 +148,7 @@ class TestRewrite:
     def test_none_when_nobody_knows_the_target(self, site, uri):
         site.plugin("a", self.rewriter("a", "return None"))
 
-        assert site.load().rewrite_uri(uri, TARGET) is None
+        assert site.load().rewrite_uri(uri, TARGET) == ()
 
     def test_plain_ones_by_name_then_those_that_want_to_be_last(self, site, uri):
         site.plugin("a", self.rewriter("a", self.answer("a"), "@hookimpl(trylast=True)"))
@@ -158,9 +158,9 @@ class TestRewrite:
         site.plugin("e", self.rewriter("e", self.answer("e")))
         order = []
         disabled = set()
-        while (answer := site.load(NIM_PLUGINS_DISABLED=",".join(disabled)).rewrite_uri(uri, TARGET)) is not None:
-            order.append(answer.location)
-            disabled.add(answer.location)
+        while (answer := site.load(NIM_PLUGINS_DISABLED=",".join(disabled)).rewrite_uri(uri, TARGET)) != ():
+            order.append(answer[0].location)
+            disabled.add(answer[0].location)
 
         assert order == ["d", "e", "a", "b"]
 
@@ -168,7 +168,7 @@ class TestRewrite:
         site.plugin("a", self.rewriter("a", self.answer("a")))
         site.plugin("z", self.rewriter("z", self.answer("z"), "@hookimpl(tryfirst=True)"))
 
-        assert site.load().rewrite_uri(uri, TARGET).location == "z"
+        assert site.load().rewrite_uri(uri, TARGET)[0].location == "z"
 
     def test_a_refusal_stops(self, site, uri):
         site.plugin(
