@@ -202,7 +202,7 @@ def test_without_any_plugin_every_hook_has_an_answer(site):
     request = CredentialRequest(source="s", endpoint="https://h", variables=None)
 
     assert registry.provide_credential(request) == Anonymous()
-    assert registry.rewrite_uri(ModelUri(scheme="x", location="a"), TARGET) is None
+    assert registry.rewrite_uri(ModelUri(scheme="x", location="a"), TARGET) == ()
     registry.notify(None)
 
 
