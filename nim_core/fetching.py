@@ -22,7 +22,9 @@ from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
 from nim_core.download import DownloadOptions, Fetched, Missing, Observer, Run
 from nim_core.plan import Fetch, Plan, Present, Wanted
+from nim_core.registry import Registry
 from nim_core.resolve import Resolver
+from nim_core.settings import Settings
 from nim_core.transfer.control import control_client
 from nim_core.transfer.engine import Engine
 from nim_core.transfer.jobs import SMALL_BYTES, Job, Verified
@@ -33,7 +35,7 @@ from nim_core.transfer.streams import digest_file
 from nim_core.transfer.workers import map_threads
 from nim_core.types import Digest, ModelUri, TransferEvent, UriStyle
 
-__all__ = ["fetch_missing"]
+__all__ = ["fetch_missing", "named_endpoints"]
 
 
 def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run, until_receipts: ExitStack) -> Fetched:
@@ -58,7 +60,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
         run.observer.phase("verifying")
         here = _already_here(fetches, wanted, resolver, run)
         held = None
-        if len(here) < len(fetches):
+        if len(here) < len(fetches) and not run.options.plan_only:
             held = until_receipts.enter_context(lease(run.layout, missing.ids, partial(_tell_waiting, run.observer)))
             if held.waited and not run.options.force:
                 here |= _brought(fetches, [item for item in wanted if item.uri not in here], resolver, run)
@@ -67,6 +69,10 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
             present=(*known.values(), *here.values()),
         )
         run.observer.planned(plan)
+        if run.options.plan_only:
+            return Fetched(expanded=expanded, present=here, new=frozenset(), plan=plan, bytes_fetched=0)
+        for present in here.values():
+            run.ready(present)
         run.observer.phase("fetching")
         carrier = _Carrier(run, resolver, network, held)
         new = carrier.carry(plan.fetches) if plan.fetches else {}
@@ -102,12 +108,17 @@ def _is(fetch: Fetch, present: Present) -> bool:
     return seen and fetch.file.size in {None, present.size} and _holds(listed, present.digests)
 
 
-def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
-    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; no manifest does."""
-    variables = run.settings.read(run.registry.declared_variables)
+def named_endpoints(registry: Registry, settings: Settings) -> Iterable[str]:
+    """Yield the URLs in variables that plugins declare as such: what the user named may be anywhere."""
+    variables = settings.read(registry.declared_variables)
     for variable in variables.declared:
         if variable.kind == "url" and variables.is_set(variable.name):
             yield variables.text(variable.name) or ""
+
+
+def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
+    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; no manifest does."""
+    yield from named_endpoints(run.registry, run.settings)
     for uri in missing.named:
         if uri.style is UriStyle.OBJECT and uri.scheme in {"http", "https"}:
             yield str(uri)
@@ -299,7 +310,7 @@ class _Carrier:
         for stored in self._store.publish((self._fetches[item.job.id][0], item) for item in batch):
             verified = stored.verified
             for fetch in self._fetches[verified.job.id]:
-                self._present[fetch.identity] = Present(
+                present = self._present[fetch.identity] = Present(
                     identity=fetch.identity,
                     blob=stored.blob,
                     link=stored.link,
@@ -308,3 +319,4 @@ class _Carrier:
                     digests=verified.digests,
                     host=verified.host,
                 )
+                self._run.ready(present)

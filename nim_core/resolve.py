@@ -109,6 +109,10 @@ class Resolver:
                     found[identity] = location.path
         return found
 
+    def source(self, scheme: str) -> Source:
+        """Return the source that owns a scheme, opened."""
+        return self._source(ModelUri(scheme=scheme, location=""))
+
     def _source(self, uri: ModelUri) -> Source:
         if uri.scheme not in self._sources:
             source = self._sources[uri.scheme] = self._registry.open_source(uri.scheme, self._http)

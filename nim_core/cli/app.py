@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from nim_core.cli import download_to_cache as download_command
+from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
 from nim_core.cli.argv import ArgparseCommand, PlainGroup
 from nim_core.cli.errors import Command, Terminated, run
@@ -63,6 +64,7 @@ def _make_app() -> typer.Typer:
     app.command(download_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
         download_command.download_to_cache
     )
+    app.command(mirror_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(mirror_command.mirror)
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
     plugins.command("list", cls=ArgparseCommand)(plugins_commands.list_plugins)

@@ -23,7 +23,7 @@ from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.types import ModelUri
 
-__all__ = ["Request", "fetch", "result_as_json", "result_as_text"]
+__all__ = ["Request", "fetch", "profile_target", "result_as_json", "result_as_text"]
 
 
 @frozen(kw_only=True)
@@ -92,14 +92,14 @@ def _targets(request: Request, options: DownloadOptions, registry: Registry, ses
         return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
     profiles = choose_profiles(request.choice, load_manifest(path, cache_dir=options.cache_path))
-    return tuple(_profile_target(profile, registry) for profile in profiles)
+    return tuple(profile_target(profile, registry) for profile in profiles)
 
 
 def _model_target(text: str, request: Request, cache_path: Path, registry: Registry) -> Target:
     uri, manifest_file = registry.parse_uri(text), request.manifest_file
     if manifest_file is not None and is_there(manifest_file):
         profile = profile_for(uri, request.patterns, load_manifest(manifest_file, cache_dir=cache_path))
-        return _profile_target(profile, registry, label=uri.display)
+        return profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())
     return Target(id=_model_id(uri, request.patterns), label=uri.display, uri=uri)
@@ -111,7 +111,8 @@ def _model_id(uri: ModelUri, patterns: Patterns) -> str:
     return hashlib.sha256((uri.identity + chosen).encode()).hexdigest()
 
 
-def _profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
+def profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
+    """Return what a profile has, to be called ``label``, or by its name where that is None."""
     files = tuple(
         Wanted(path=file.path, uri=registry.parse_uri(file.uri), digest=file.digest) for file in profile.files
     )
