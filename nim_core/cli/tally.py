@@ -105,8 +105,10 @@ class Tally:
     def phase(self, name: str) -> None:
         """Note that a phase begins."""
         with self._lock:
+            other = (name in UPLOADING) != (self._phase in UPLOADING)
             self._phase, self._since = name, self.clock()
-            self._samples.clear()
+            if other:
+                self._samples = deque([(self.clock(), self._moved)])
 
     def planned(self, plan: Plan) -> None:
         """Note what is to be fetched."""

@@ -129,11 +129,11 @@ class _Reader:
         if len(found) < count:
             raise OSError(f"file is shorter than it was: {self._body.path}")
         self._place += count
-        self._body.progress(count)
+        self._body.taken(count)
         return found
 
     def seek(self, place: int) -> None:
-        self._body.progress(place - self._place)
+        self._body.taken(place - self._place)
         self._place = place
 
     def close(self) -> None:

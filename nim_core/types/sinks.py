@@ -58,10 +58,6 @@ class NewObject:
     replaces: StoredObject | None = None
 
 
-def _nobody(_count: int) -> None:
-    pass
-
-
 @frozen(kw_only=True)
 class Body:
     """
@@ -72,14 +68,19 @@ class Body:
         offset: Where they begin.
         size: How many there are.
         data: The bytes themselves, where they have been read already. None: read them from the file.
-        progress: Hears how many more bytes were taken; whoever reads by :meth:`open` need not care.
+        progress: Hears how many more bytes were taken; whoever reads by :meth:`open` need not care. None: nobody does.
     """
 
     path: Path
     offset: int = 0
     size: int
     data: bytes | None = None
-    progress: Callable[[int], None] = field(default=_nobody, eq=False, repr=False)
+    progress: Callable[[int], None] | None = field(default=None, eq=False, repr=False)
+
+    def taken(self, count: int) -> None:
+        """Say that so many more bytes were taken."""
+        if self.progress is not None:
+            self.progress(count)
 
     def open(self) -> BinaryIO:
         """Return a stream of exactly these bytes, that can seek; for clients that want one. OSError as from a file."""
@@ -118,7 +119,7 @@ class _Slice(io.RawIOBase):
             found = os.pread(self._file.fileno(), count, self._body.offset + self._place)
         buffer[: len(found)] = found
         self._place += len(found)
-        self._body.progress(len(found))
+        self._body.taken(len(found))
         return len(found)
 
     def close(self) -> None:
