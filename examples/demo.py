@@ -82,7 +82,7 @@ def mirror(folder: Path, environ: dict[str, str]) -> None:
 
 def air_gapped(folder: Path, environ: dict[str, str]) -> None:
     say(
-        "The site: an empty cache, no key for NGC, nothing but the bucket. The digests are still those of the manifest."
+        "The site: an empty cache, no key for NGC, only the bucket. The digests are still those of the manifest."
     )
     environ = {**environ, "NIM_REPOSITORY_OVERRIDE": "s3://models"}
     print(f"{BOLD}$ export NIM_REPOSITORY_OVERRIDE=s3://models{RESET}")
