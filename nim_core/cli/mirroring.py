@@ -16,7 +16,7 @@ from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.errors import DigestMismatchError, NimError, NotFoundError
 from nim_core.manifest import find_manifest, load_manifest
-from nim_core.mirror.place import Destination, check_sink
+from nim_core.mirror.place import Destination, check_sink, destination_url
 from nim_core.mirror.run import MirrorOptions, MirrorResult, mirror
 from nim_core.mirror.verify import Verification, verify
 from nim_core.plan import Target
@@ -84,9 +84,10 @@ def mirror_profiles(request: Request, session: Session) -> Answer:
         dry_run=request.dry_run,
     )
     log = structlog.get_logger()
+    url = destination_url(request.destination, registry)
     for target in manifest.targets:
-        text = f"Mirroring manifest profile: {target.id} ({target.label}) to {request.destination.bucket}"
-        log.info("mirroring", id=target.id, label=target.label, bucket=request.destination.bucket, **{HUMAN: text})
+        text = f"Mirroring manifest profile: {target.id} ({target.label}) to {url}"
+        log.info("mirroring", id=target.id, label=target.label, url=url, **{HUMAN: text})
     with watch(session, style) as observer:
         result = mirror(manifest.targets, request.destination, options, registry, session.settings, observer=observer)
     record = _record(result, manifest.targets)

@@ -21,7 +21,7 @@ from nim_core.transfer.retry import RetryPolicy, retry_policy
 from nim_core.transfer.sending import Sender
 from nim_core.types import ModelUri, UriStyle
 
-__all__ = ["USER_AGENT", "Destination", "Place", "check_sink", "opened"]
+__all__ = ["USER_AGENT", "Destination", "Place", "check_sink", "destination_url", "opened"]
 
 USER_AGENT = f"nim-core/{version('nim-core')}"
 
@@ -68,7 +68,7 @@ class Place:
     @property
     def url(self) -> str:
         """What NIM_REPOSITORY_OVERRIDE has to be for it."""
-        return str(self.uri(object_name(self.destination.prefix, ""))).rstrip("/")
+        return destination_url(self.destination, self.registry)
 
     def uri(self, key: str) -> ModelUri:
         """Return the URI of an object."""
@@ -87,6 +87,12 @@ def check_sink(destination: Destination, registry: Registry) -> None:
             f"no installed plugin writes to: {destination.sink}",
             hint=f"installed: {there}" if there else "install a plugin that brings a sink (nim-llm plugins list)",
         )
+
+
+def destination_url(destination: Destination, registry: Registry) -> str:
+    """Return what NIM_REPOSITORY_OVERRIDE has to be for a destination whose sink is installed."""
+    name = object_name(destination.bucket, destination.prefix).rstrip("/")
+    return f"{registry.sinks[destination.sink].scheme}://{name}"
 
 
 @contextmanager

@@ -71,6 +71,7 @@ class MirrorResult:
         planned: What was to be done about each.
         plan: What had to be downloaded for that.
         bytes_fetched: Bytes that came over the network.
+        bytes_sent: Bytes that went to the bucket.
         seconds: How long it took.
     """
 
@@ -79,12 +80,8 @@ class MirrorResult:
     planned: tuple[PlannedObject, ...] = ()
     plan: Plan = field(factory=Plan)
     bytes_fetched: int = 0
+    bytes_sent: int = 0
     seconds: float = 0.0
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes of the objects that were uploaded."""
-        return sum(item.size for item in self.objects if item.state == "uploaded")
 
 
 def mirror(
@@ -175,7 +172,14 @@ class _Run:
             uploader.stop()
         tokens.prune()
         done = tuple(results.get(item.planned.key) or _untouched(item.planned, self.there) for item in planned)
-        return MirrorResult(url=self.place.url, objects=done, planned=planned, plan=plan, bytes_fetched=fetched)
+        return MirrorResult(
+            url=self.place.url,
+            objects=done,
+            planned=planned,
+            plan=plan,
+            bytes_fetched=fetched,
+            bytes_sent=uploader.bytes_sent,
+        )
 
     def _copy(self, planned: Iterable[PlannedObject], uploader: Uploader) -> tuple[ModelUri, ...]:
         """Have the store copy what it has itself and vouches for; return what it copied."""

@@ -133,6 +133,13 @@ class Uploader:
         self._listener = listener
         self._tasks = Tasks("nim-upload", connections, _LARGE_AT_ONCE)
         self._results: dict[str, ObjectResult] = {}
+        self._sent = 0
+        self._lock = Lock()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that were sent and taken until now, without those of failed attempts and earlier runs."""
+        return self._sent
 
     def add(self, planned: Planned, path: Path, size: int, digests: Sequence[Digest]) -> None:
         """
@@ -260,7 +267,10 @@ class Uploader:
         while True:
             counter = _Counter(self._listener.sent)
             try:
-                return call(counter.add)
+                answer = call(counter.add)
+                with self._lock:
+                    self._sent += counter.count
+                return answer
             except NimError as exc:
                 counter.take_back()
                 asked = exc.retry_after if isinstance(exc, RateLimitedError) else None
@@ -277,18 +287,18 @@ class Uploader:
 
 
 class _Counter:
-    """Counts the bytes of one attempt."""
+    """Counts the bytes of one attempt in ``count``."""
 
     def __init__(self, sent: Callable[[int], None]) -> None:
         self._sent = sent
-        self._count = 0
+        self.count = 0
 
     def add(self, count: int) -> None:
-        self._count += count
+        self.count += count
         self._sent(count)
 
     def take_back(self) -> None:
-        self._sent(-self._count)
+        self._sent(-self.count)
 
 
 def _is_right(large: _Large, part: StoredPart) -> bool:
