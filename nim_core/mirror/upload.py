@@ -268,9 +268,6 @@ class Uploader:
             counter = _Counter(self._listener.sent)
             try:
                 answer = call(counter.add)
-                with self._lock:
-                    self._sent += counter.count
-                return answer
             except NimError as exc:
                 counter.take_back()
                 asked = exc.retry_after if isinstance(exc, RateLimitedError) else None
@@ -279,6 +276,10 @@ class Uploader:
                     raise
                 self._listener.retried(planned.key, exc.message, wait)
                 self._tasks.stopping.wait(wait)
+            else:
+                with self._lock:
+                    self._sent += counter.count
+                return answer
 
     def _note(self, planned: Planned, size: int, state: Literal["uploaded", "copied", "present"]) -> None:
         result = ObjectResult(key=planned.key, path=planned.path, uri=planned.uri.display, size=size, state=state)
