@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from attrs import frozen
 
 from nim_core.cli.generated import check_writable, is_there, make_manifest, profile_for
 from nim_core.cli.logging import HUMAN
-from nim_core.cli.naming import short_name
 from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.cli.session import Session
@@ -20,6 +21,8 @@ from nim_core.cli.units import duration, rate, size
 from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
 from nim_core.manifest import Profile, dump_manifest, find_manifest, load_manifest
 from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
+from nim_core.profiles.judging import rank_here
+from nim_core.profiles.names import short_name
 from nim_core.registry import Registry
 from nim_core.types import ModelUri
 
@@ -91,8 +94,16 @@ def _targets(request: Request, options: DownloadOptions, registry: Registry, ses
     if request.model_uri is not None:
         return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    profiles = choose_profiles(request.choice, load_manifest(path, cache_dir=options.cache_path))
+    manifest = load_manifest(path, cache_dir=options.cache_path)
+    rank = partial(rank_here, manifest, session.settings, options.cache_path, lora=request.choice.lora)
+    profiles = choose_profiles(request.choice, manifest, rank, _log_choice)
     return tuple(_profile_target(profile, registry) for profile in profiles)
+
+
+def _log_choice(level: str, text: str) -> None:
+    import structlog  # only after logging has been set up, see there
+
+    structlog.get_logger().log(logging.getLevelNamesMapping()[level.upper()], "profile_choice", **{HUMAN: text})
 
 
 def _model_target(text: str, request: Request, cache_path: Path, registry: Registry) -> Target:
