@@ -121,7 +121,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
     """
     try:
         return _shape(_text_part(config))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
 
 

@@ -78,6 +78,8 @@ def matching(text: str, profiles: Sequence[Profile]) -> list[Profile]:
         None, one, or several that share the name.
     """
     wanted = re.sub(r"-lora$", "-feat_lora", text.strip())
+    if not wanted:
+        return []
     by_id = [profile for profile in profiles if profile.id == wanted]
     by_name = [profile for profile in profiles if short_name(profile.tags) == wanted]
-    return by_id or by_name or [profile for profile in profiles if wanted and _base_name(profile.tags) == wanted]
+    return by_id or by_name or [profile for profile in profiles if _base_name(profile.tags) == wanted]

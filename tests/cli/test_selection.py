@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from nim_core.profiles.names import short_name
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.errors import ProfileError
 from nim_core.manifest import Manifest, Profile
+from nim_core.profiles.names import short_name
 
 TAGS = {"llm_engine": "vllm", "precision": "bf16", "tp": "1", "pp": "1"}
 PLAIN = Profile(id="a" * 64, tags=TAGS)
