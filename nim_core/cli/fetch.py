@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -19,12 +19,14 @@ from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
-from nim_core.manifest import Profile, dump_manifest, find_manifest, load_manifest
+from nim_core.manifest import Manifest, Profile, dump_manifest, find_manifest, load_manifest
 from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
-from nim_core.profiles.judging import rank_here
 from nim_core.profiles.names import short_name
 from nim_core.registry import Registry
 from nim_core.types import ModelUri
+
+if TYPE_CHECKING:
+    from nim_core.profiles.selection import Ranking
 
 __all__ = ["Request", "fetch", "result_as_json", "result_as_text"]
 
@@ -95,9 +97,15 @@ def _targets(request: Request, options: DownloadOptions, registry: Registry, ses
         return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
     manifest = load_manifest(path, cache_dir=options.cache_path)
-    rank = partial(rank_here, manifest, session.settings, options.cache_path, lora=request.choice.lora)
+    rank = partial(_rank, manifest, request.choice, options.cache_path, session)
     profiles = choose_profiles(request.choice, manifest, rank, _log_choice)
     return tuple(_profile_target(profile, registry) for profile in profiles)
+
+
+def _rank(manifest: Manifest, choice: Choice, cache_path: Path, session: Session) -> Ranking:
+    from nim_core.profiles.judging import rank_here  # a profile that is named, or the only one, needs none of it
+
+    return rank_here(manifest, session.settings, cache_path, lora=choice.lora)
 
 
 def _log_choice(level: str, text: str) -> None:
