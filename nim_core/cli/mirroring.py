@@ -8,10 +8,10 @@ from typing import Any
 
 from attrs import frozen
 
-from nim_core.cli.fetch import profile_target
+from nim_core.cli.fetch import chosen_profiles, profile_target
 from nim_core.cli.logging import HUMAN, printable
 from nim_core.cli.render import watch
-from nim_core.cli.selection import Choice, choose_profiles
+from nim_core.cli.selection import Choice
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.errors import DigestMismatchError, NimError, NotFoundError
@@ -121,7 +121,7 @@ def _read(request: Request, cache_path: Path, session: Session, registry: Regist
     check_sink(request.destination, registry)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
     manifest = load_manifest(path, cache_dir=cache_path)
-    chosen = choose_profiles(request.choice, manifest)
+    chosen = chosen_profiles(request.choice, manifest, cache_path, session)
     return _Manifest(
         path=path,
         targets=tuple(profile_target(profile, registry) for profile in chosen),
