@@ -22,7 +22,7 @@ Prefix = typer.Option(metavar="PREFIX", show_default=False, help="What keys begi
 Profiles = typer.Option(
     metavar="[PROFILE ...]",
     show_default=False,
-    help="Profiles to mirror, by id or name. " + from_variable("NIM_MODEL_PROFILE", default="the only one there is"),
+    help="Profiles to mirror, by id or name. " + from_variable("NIM_MODEL_PROFILE", default="the best one for this machine"),
 )
 ManifestFile = typer.Option(
     metavar="FILE",
