@@ -22,7 +22,8 @@ Prefix = typer.Option(metavar="PREFIX", show_default=False, help="What keys begi
 Profiles = typer.Option(
     metavar="[PROFILE ...]",
     show_default=False,
-    help="Profiles to mirror, by id or name. " + from_variable("NIM_MODEL_PROFILE", default="the best one for this machine"),
+    help="Profiles to mirror, by id or name. "
+    + from_variable("NIM_MODEL_PROFILE", default="the best one for the GPUs found, or the only one"),
 )
 ManifestFile = typer.Option(
     metavar="FILE",
