@@ -234,18 +234,16 @@ class Redirecting:
         return forms
 
     def _look_for(self, files: Sequence[_File]) -> dict[ModelUri, Fetch]:
+        """Return how to fetch each file; the first shows the others which targets are dead, and which form is right."""
         guessed = self._guessable(files)
         asked = [file for file in files if file not in guessed]
-        seen = map_threads("nim-list", self._found, asked, THREADS)
-        fetches = (*seen, *map(self._unseen, guessed))
-        return {fetch.identity: fetch for fetch in fetches}
+        seen = [
+            fetch for some in (asked[:1], asked[1:]) for fetch in map_threads("nim-list", self._found, some, THREADS)
+        ]
+        return {fetch.identity: fetch for fetch in (*seen, *map(self._unseen, guessed))}
 
     def _guessable(self, files: Sequence[_File]) -> dict[_File, None]:
-        """
-        Return files that are so many that nobody is asked for them, as for objects in general.
-
-        One is asked for all the same: it shows which targets are dead, and which form is the right one.
-        """
+        """Return files that are so many that nobody is asked for them, as for objects in general, but for one."""
         if len(files) <= MOST_ASKED:
             return {}
         return dict.fromkeys([file for file in files if file.promised and self._are_named(file)][1:])
