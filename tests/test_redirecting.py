@@ -11,6 +11,8 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 
+from nim_core.cli.tally import Tally
+from nim_core.download import DownloadOptions, download
 from nim_core.errors import (
     AuthenticationError,
     ConfigError,
@@ -27,13 +29,17 @@ from nim_core.errors import (
 )
 from nim_core.hookspecs import hookimpl
 from nim_core.override import read_overrides
-from nim_core.plan import Wanted
+from nim_core.plan import Target, Wanted
 from nim_core.redirecting import Redirecting, redirected_schemes
 from nim_core.registry import Registry
 from nim_core.registry.info import PluginInfo
 from nim_core.registry.loading import make_manager
 from nim_core.resolve import Resolver
 from nim_core.settings import Settings
+from nim_core.testing.certificates import make_certificates
+from nim_core.testing.corpus import PatternContent
+from nim_core.testing.http_server import HttpOrigin, RequestLog
+from nim_core.testing.ranged import serve_content, strong_etag
 from nim_core.types import (
     CacheKey,
     Capabilities,
@@ -409,6 +415,58 @@ class TestNowhere:
         world.put("flat", "two", file())
         with pytest.raises(PluginError, match="nim-source-shelf"):
             one(world.redirecting("flat://one", "flat://two"), world.wanted(file()))
+
+
+class Mirrors(Naming):
+    """A file that an origin serves; ``one`` cuts every answer short."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.content = content
+        self.origin = HttpOrigin("mirrors", self.handle, log=RequestLog())
+
+    def handle(self, request):
+        answer = serve_content(request, self.content, etag=strong_etag(self.content))
+        return "file", evolve(answer, cut_at=9 << 20) if request.path.startswith("/one/") else answer
+
+    def list_files(self, uri):
+        return Listing(uri=uri, files=(remote("weights", size=self.content.size),))
+
+    def locate(self, uri, file):
+        return HttpObject(url=f"{self.origin.url}/{uri.location}")
+
+
+class Watched(Tally):
+    """An observer that counts as a live display does, and adds up what it is told."""
+
+    told = 0
+
+    def event(self, event):
+        super().event(event)
+        self.told += (event.bytes or 0) if event.kind in {"started", "progress", "restart"} else 0
+
+    def damaged(self, path, reason):
+        pass
+
+
+def test_progress_is_right_after_a_change_of_targets(world, tmp_path):
+    content = PatternContent(length=24 << 20)
+    world.shelves["naming"] = mirrors = Mirrors(content)
+    target = Target(id="t", label="t", files=(world.wanted(file("weights"), content.digest("blake3")),))
+    settings = {
+        "NIM_REPOSITORY_OVERRIDE": "naming://one,naming://two",
+        "NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT": "0",
+        "SSL_CERT_FILE": str(make_certificates(tmp_path / "ca").ca),
+    }
+    seen = Watched()
+    with mirrors.origin:
+        options = DownloadOptions(cache_path=tmp_path / "cache")
+        result = download((target,), options, world.registry, Settings(settings), seen)
+    assert content.size <= result.bytes_fetched <= content.size + (8 << 20)
+    assert seen.told == content.size
+    now = seen.snapshot()
+    assert (now.done, now.total, now.files_done, now.files) == (content.size, content.size, 1, 1)
+    assert [path.read_bytes() == content.data() for path in tmp_path.glob("cache/repo/hub/org--m/blobs/*")] == [True]
 
 
 # ----------------------------------------------------------------------------------------- when the transfer goes wrong
