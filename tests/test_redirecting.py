@@ -418,7 +418,7 @@ class TestNowhere:
 
 
 class Mirrors(Naming):
-    """A file that an origin serves; ``one`` cuts every answer short."""
+    """A file that an origin serves; ``one`` is slow and cuts every answer short."""
 
     def __init__(self, content):
         super().__init__()
@@ -427,7 +427,7 @@ class Mirrors(Naming):
 
     def handle(self, request):
         answer = serve_content(request, self.content, etag=strong_etag(self.content))
-        return "file", evolve(answer, cut_at=9 << 20) if request.path.startswith("/one/") else answer
+        return "file", evolve(answer, cut_at=9 << 20, rate=16 << 20) if request.path.startswith("/one/") else answer
 
     def list_files(self, uri):
         return Listing(uri=uri, files=(remote("weights", size=self.content.size),))
