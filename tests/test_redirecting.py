@@ -417,6 +417,23 @@ class TestNowhere:
             one(world.redirecting("flat://one", "flat://two"), world.wanted(file()))
 
 
+def test_targets_that_are_hosts_are_endpoints_of_the_user_s_own(world, tmp_path, monkeypatch):
+    """Such as a link-local address, which no manifest may name."""
+    world.put("flat", "bucket", file())
+    named = []
+
+    def stop(_settings, endpoints):
+        named.extend(endpoints)
+        raise ConfigError("stop here")
+
+    monkeypatch.setattr("nim_core.fetching.network_config", stop)
+    target = Target(id="t", label="t", files=(world.wanted(file()),))
+    settings = Settings({"NIM_REPOSITORY_OVERRIDE": "flat://bucket,repo://169.254.1.1:80/a,http://u:pw@169.254.1.2/b"})
+    with pytest.raises(ConfigError, match="stop here"):
+        download((target,), DownloadOptions(cache_path=tmp_path / "cache"), world.registry, settings, Watched())
+    assert named == ["https://169.254.1.1:80/a", "http://u:pw@169.254.1.2/b"]
+
+
 class Mirrors(Naming):
     """A file that an origin serves; ``one`` is slow and cuts every answer short."""
 
