@@ -114,8 +114,8 @@ def _endpoints(missing: Missing, overrides: Iterable[Override], run: Run) -> Ite
     """
     Yield what the user named as endpoints; no manifest does.
 
-    That is variables of that kind, URIs that are URLs, and targets of the override that are: of the places that have no
-    buckets, those of repositories begin with a host too.
+    That is variables of that kind, URIs that are URLs, and targets of the override that begin with a host: web servers,
+    and whatever stands in for a repository.
     """
     variables = run.settings.read(run.registry.declared_variables)
     for variable in variables.declared:
