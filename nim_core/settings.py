@@ -41,6 +41,7 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         name="NIM_REPOSITORY_OVERRIDE",
         summary="where files are fetched instead of where a manifest points, such as s3://bucket/prefix; several, "
         "separated by commas, are tried in their order",
+        secret=True,
     ),
     EnvVar(
         name="NIM_REPOSITORY_OVERRIDE_SCHEMES",

@@ -17,6 +17,7 @@ else is imported from the module that has it:
 ``ngc_models``         models as the stand-in for NGC serves them, and its refusals
 ``s3_server``          a real S3 server that checks signatures
 ``squid``              a real forward proxy
+``nginx``              a real web server
 ``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
 ``modelscope_models``  models as the stand-in for ModelScope serves them, and its refusals
 ``modelscope_server``  the stand-in itself
