@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from nim_core.errors import (
     DigestMismatchError,
+    NimError,
     NotFoundError,
     PermissionDeniedError,
     RemoteChangedError,
@@ -55,8 +56,11 @@ _DONE: Final = frozenset({200, 201})
 _UNKNOWN: Final = frozenset({404, 410, 499})
 """What is answered about a session that expired or was given up."""
 
-_OVER: Final = _UNKNOWN | {400}
-"""The same, and about one whose content was refused."""
+_OVER: Final = _UNKNOWN | {400, 412}
+"""The same, and about one whose end was refused: for its content, or as the key is taken."""
+
+_TAKEN: Final = "taken"
+"""Stands for the generation of an object that was not made, as its key holds something else than it did."""
 
 _SPELLED: Final = "/:?[]@!$&'()*+,;=%"
 _AGAIN: Final = "run the command again"
@@ -126,7 +130,20 @@ class GcsSink:
         return Upload(token=token, part_bytes=_PART, ordered=True, stored=_parts(new, progress))
 
     def put_part(self, new: NewObject, upload: Upload, part: Part) -> StoredPart:
-        """Send what a session lacks of a part; Google checks the CRC-32C of all parts together, with the last one."""
+        """
+        Send what a session lacks of a part.
+
+        Google checks the CRC-32C of all parts together, with the last one. That the key is taken comes out then, too,
+        and is left to :meth:`finish`.
+        """
+        try:
+            tag = self._sent(new, upload, part)
+        except RemoteChangedError:
+            tag = _TAKEN
+        return StoredPart(number=part.number, size=part.body.size, tag=tag)
+
+    def _sent(self, new: NewObject, upload: Upload, part: Part) -> str:
+        """Send what a session lacks of a part; return the object's generation when that was the last."""
         begins = (part.number - 1) * upload.part_bytes
         ends = begins + part.body.size
         progress = self._known.pop(upload.token, None) or self._ask(new, upload.token)
@@ -138,17 +155,18 @@ class GcsSink:
             if progress.committed <= before:
                 raise TransientError(f"upload does not get on: {self._ref(new.key)}", uri=str(self._ref(new.key)))
         self._known[upload.token] = progress
-        return StoredPart(number=part.number, size=part.body.size, tag=progress.generation)
+        return progress.generation
 
     def finish(self, new: NewObject, upload: Upload, parts: Sequence[StoredPart]) -> None:
         """See to it that the object is there: the last part made it. Raises as :meth:`put`."""
-        generation = parts[-1].tag or self._ask(new, upload.token).generation
+        tag = parts[-1].tag
+        generation = self._held(new) if tag == _TAKEN else tag or self._ask(new, upload.token).generation
         ref = self._ref(new.key)
         if not generation:
             raise TransientError(f"upload is not complete: {ref}", uri=str(ref))
         found = self._client.object(ref, int(generation))
         if found is None or found.number != int(generation):
-            raise RemoteChangedError(f"somebody else wrote there in the meantime: {ref}", hint=_AGAIN)
+            raise self._changed(new)
         self._accept(new, found)
         self._known.pop(upload.token, None)
 
@@ -199,7 +217,7 @@ class GcsSink:
         content = json.dumps(new_resource(new)).encode()
         answer = self._calls.ask("POST", self._insert("resumable", new), headers, content)
         if answer.status == 412:
-            raise RemoteChangedError(f"somebody else wrote there in the meantime: {self._ref(new.key)}", hint=_AGAIN)
+            raise self._changed(new)
         if answer.status not in _DONE:
             raise self._refusal(new, answer)
         with self._client.judging(self._ref(new.key)):
@@ -242,7 +260,9 @@ class GcsSink:
             match = _RANGE.fullmatch(answer.headers.get("range", ""))
             return _Progress(0 if match is None else int(match[1]) + 1)
         if answer.status in _UNKNOWN:
-            return _Progress(new.size, self._held(new, NotFoundError, "the upload is not known any more"))
+            ref = self._ref(new.key)
+            lost = NotFoundError(f"the upload is not known any more: {ref}", hint=_AGAIN, uri=str(ref))
+            return _Progress(new.size, self._held(new, lost))
         return _Progress(new.size, self._written(new, answer))
 
     # --------------------------------------------------------------------------------------------- requests and answers
@@ -253,21 +273,23 @@ class GcsSink:
         return f"/upload/storage/v1/b/{self._bucket.bucket}/o?uploadType={kind}&{_condition(new)}"
 
     def _written(self, new: NewObject, answer: HttpAnswer) -> str:
-        """Return the generation that a request made; a key that holds just this already is as good."""
+        """Return the generation that a request made."""
         if answer.status == 412:
-            return self._held(new, RemoteChangedError, "somebody else wrote there in the meantime")
+            return self._held(new)
         if answer.status not in _DONE:
             raise self._refusal(new, answer)
         with self._client.judging(self._ref(new.key)):
             found = Generation.read(json.loads(answer.body))
         return self._accept(new, found)
 
-    def _held(self, new: NewObject, otherwise: type[NotFoundError | RemoteChangedError], words: str) -> str:
-        """Return the generation when the key holds what was to be written: the answer to an earlier try was lost."""
-        ref = self._ref(new.key)
-        found = self._client.object(ref)
+    def _held(self, new: NewObject, otherwise: NimError | None = None) -> str:
+        """
+        Return the generation when the key holds already what was to be written, as when the answer to an earlier try
+        was lost. Raises ``otherwise``, or else RemoteChangedError.
+        """
+        found = self._client.object(self._ref(new.key))
         if found is None or not found.holds(new):
-            raise otherwise(f"{words}: {ref}", hint=_AGAIN)
+            raise otherwise or self._changed(new)
         return str(found.number)
 
     def _accept(self, new: NewObject, found: Generation) -> str:
@@ -280,6 +302,9 @@ class GcsSink:
         deleted = answer.status < 300 or answer.status in _UNKNOWN
         left = "it was deleted" if deleted else "it could not be deleted: delete it by hand"
         raise kind(f"other content arrived than was sent: {ref}", hint=left)
+
+    def _changed(self, new: NewObject) -> RemoteChangedError:
+        return RemoteChangedError(f"somebody else wrote there in the meantime: {self._ref(new.key)}", hint=_AGAIN)
 
     def _refusal(self, new: NewObject, answer: HttpAnswer) -> SourceError:
         return self._client.refusal(self._ref(new.key), answer.status)

@@ -279,7 +279,7 @@ def test_a_token_of_another_endpoint_starts_anew(sending, send_to, emulator, gcs
     assert ranges(gcs_server)[0] == f"0-{PART - 1}/{SIZE}"
 
 
-@pytest.mark.parametrize("status", [400, 404, 410, 499])
+@pytest.mark.parametrize("status", [400, 404, 410, 412, 499])
 def test_a_session_that_is_over_is_started_anew(sending, emulator, status):
     upload = sending.sink.begin(sending.new, None)
     sending.put(upload, 1)
@@ -331,9 +331,20 @@ def test_an_object_that_appeared_meanwhile_is_not_written_over(sending, emulator
         return api_refusal(412)  # as Google answers
 
     emulator.faults.add(overtaken, method="PUT")
+    stored = sending.put(upload, 3)
     with pytest.raises(RemoteChangedError, match="gs://models/nim%2F"):
-        sending.put(upload, 3)
+        sending.sink.finish(sending.new, upload, [*WHOLE, *stored])
     assert sending.sink.head(KEY).size == 7
+
+
+def test_another_mirror_that_wrote_the_very_same_is_no_harm(sending, send_to, emulator):
+    upload = sending.sink.begin(sending.new, None)
+    sending.put(upload, 1, 2)
+    other = send_to(emulator)
+    other.complete(other.sink.begin(other.new, None))
+    emulator.faults.add(answer_with(api_refusal(412)), method="PUT")  # as Google answers
+    stored = sending.put(upload, 3)
+    sending.sink.finish(sending.new, upload, [*WHOLE, *stored])
 
 
 def test_a_session_names_what_it_may_write_over(sending, emulator):
