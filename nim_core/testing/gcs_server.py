@@ -62,6 +62,7 @@ from nim_core.testing.http_server import HttpOrigin, Request, RequestLog, Respon
 
 __all__ = ["GcsEmulator", "GcsServer", "api_refusal"]
 
+_STARTS = 3
 _START_SECONDS = 20.0
 _PASSED_ON = frozenset({"range", "content-range", "content-type", "accept-encoding", "x-goog-hash"})
 _HOP_HEADERS = frozenset({"connection", "content-length", "date", "transfer-encoding"})
@@ -105,18 +106,17 @@ class GcsServer:
         self.faults = Faults()
         self._auth = auth
         self._composed: set[tuple[str, str]] = set()
-        self._port = _free_port()
+        self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the server stops
         self._origin = HttpOrigin("gcs", self._answer, log=self.log, certificates=certificates)
         self.url = self._origin.url
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command(), stdout=self._output, stderr=self._output)  # noqa: S603
         try:
-            self._wait(self._process)
+            self._start()
         except BaseException:
-            self._stop()
+            self._end()
             raise
         self._origin.__enter__()
         return self
@@ -125,7 +125,8 @@ class GcsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._origin.__exit__(kind, error, trace)
-        self._stop()
+        self._end()
+        self._output.close()
 
     @property
     def direct_url(self) -> str:
@@ -213,30 +214,39 @@ class GcsServer:
         return json.loads(answer or b"{}")
 
     def _send(
-        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout: float = 60
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, target, body=body, headers=dict(headers))
             response = connection.getresponse()
             kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}
             return response.status, kept, response.read()
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self._send("GET", self._healthy, b"", {})[0] == 200:
-                    return
-            time.sleep(0.02)
+    def _start(self) -> None:
+        """Start the emulator, once more with another port where somebody else was faster to take it."""
+        for _ in range(_STARTS):
+            self._port = _free_port()
+            self._process = subprocess.Popen(self._command(), stdout=self._output, stderr=self._output)  # noqa: S603
+            if self._is_up(self._process):
+                return
+            self._end()
         self._output.seek(0)
         raise RuntimeError(f"{type(self).__name__} did not start: {self._output.read().decode(errors='replace')}")
 
-    def _stop(self) -> None:
+    def _is_up(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self._send("GET", self._healthy, b"", {}, timeout=2)[0] == 200:
+                    return True
+            time.sleep(0.02)
+        return False
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
-        self._output.close()
 
 
 class GcsEmulator(GcsServer):
