@@ -31,8 +31,9 @@ def survey(
         SourceError: The bucket cannot be read.
     """
     keys = [item.key for item in objects if there is None or item.key in there]
-    found = map_threads("nim-head", sink.head, keys, _THREADS)
-    return {item.key: item for item in found if item is not None}
+    told = {key: there[key] for key in keys if there is not None and there[key].digests}
+    found = map_threads("nim-head", sink.head, [key for key in keys if key not in told], _THREADS)
+    return told | {item.key: item for item in found if item is not None}
 
 
 def listed(sink: GuardedSink, prefixes: Iterable[str]) -> Mapping[str, StoredObject] | None:

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from nim_core.errors import NimError, RateLimitedError, RemoteChangedError
+from nim_core.errors import NimError, NotFoundError, RateLimitedError, RemoteChangedError, TransientError
 from nim_core.mirror.hashing import Hashed, hash_file, hash_part
 from nim_core.mirror.keys import Planned, agrees
 from nim_core.mirror.tasks import Tasks
@@ -87,6 +87,7 @@ class _Large:
         tries: How often it was begun.
         parts: Those that are there.
         missing: Numbers of those that are not, in order.
+        lost: Whether the store no longer knows it, and another upload has been begun.
     """
 
     file: _File
@@ -95,6 +96,7 @@ class _Large:
     tries: int
     parts: dict[int, StoredPart]
     missing: list[int]
+    lost: bool = False
     lock: Lock = field(factory=Lock)
 
     def place(self, number: int) -> tuple[int, int]:
@@ -185,7 +187,7 @@ class Uploader:
             return
         new = file.replacing(there)
         if file.hashed.data is None and self._sink.part_bytes(new.size) is not None:
-            self._open(file, new, self._tokens.find(new))
+            self._unless_changed(file, new, partial(self._open, file, new, self._tokens.find(new)))
         else:
             self._unless_changed(file, new, partial(self._put, file, new))
 
@@ -231,29 +233,48 @@ class Uploader:
             part = Part(number=number, body=body, crc32c=large.file.hashed.parts[number - 1])
             return self._sink.put_part(large.new, large.upload, part)
 
-        stored = self._persist(large.file.planned, send)
+        if large.lost:
+            return
+        try:
+            stored = self._persist(large.file.planned, send)
+        except NotFoundError:
+            self._begin_again(large)
+            return
         with large.lock:
             large.parts[number] = stored
             large.missing.remove(number)
             rest = tuple(large.missing)
+        if large.lost:
+            return
         if not rest:
             self._close(large)
         elif large.upload.ordered:
             self._tasks.go_on(partial(self._send_part, large, rest[0]))
+
+    def _begin_again(self, large: _Large) -> None:
+        """Begin another upload where the store has lost one, as often as the policy allows; its parts go with it."""
+        with large.lock:
+            first, large.lost = not large.lost, True
+        if not first:
+            return
+        if large.tries > self._policy.retries:
+            raise TransientError(f"the store loses uploads of it again and again: {large.new.key}")
+        self._listener.sent(-sum(part.size for part in large.parts.values()))
+        self._tokens.forget(large.new)
+        self._open(large.file, large.new, large.upload.token, large.tries + 1)
 
     def _close(self, large: _Large) -> None:
         """Make the object of its parts; where that fails, see whether it is there, else go on with what is."""
         try:
             self._unless_changed(large.file, large.new, partial(self._finish_parts, large))
         except NimError as exc:
-            if not exc.retryable or large.tries > self._policy.retries:
+            if not (exc.retryable or isinstance(exc, NotFoundError)):
                 raise
             found = self._persist(large.file.planned, lambda _: self._sink.head(large.new.key))
             if found is not None and agrees(found, large.new.size, large.new.digests):
                 self._note(large.file.planned, large.new.size, "uploaded")
                 return
-            self._listener.sent(-large.new.size)
-            self._open(large.file, large.new, large.upload.token, large.tries + 1)
+            self._begin_again(large)
 
     def _finish_parts(self, large: _Large) -> None:
         self._sink.finish(large.new, large.upload, tuple(large.parts[number] for number in sorted(large.parts)))

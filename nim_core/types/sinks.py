@@ -276,10 +276,23 @@ class PartedSink(Protocol):
         """
 
     def put_part(self, new: NewObject, upload: Upload, part: Part) -> StoredPart:
-        """Send a part, so that the store refuses it where its CRC-32C is another on arrival."""
+        """
+        Send a part; where the store checks parts, so that it refuses one whose CRC-32C is another on arrival.
+
+        Raises:
+            NotFoundError: The store no longer knows the upload; core begins another.
+            SourceError: In its most fitting subclass.
+        """
 
     def finish(self, new: NewObject, upload: Upload, parts: Sequence[StoredPart]) -> None:
-        """Make the object of its parts, in their order. Raises as ``put``; nothing is readable then."""
+        """
+        Make the object of its parts, in their order; where the store has not checked them, see that it is right.
+
+        Raises:
+            NotFoundError: The store no longer knows the upload; core begins another unless the object is there.
+            DigestMismatchError: What arrived is something else; nothing is readable any more.
+            RemoteChangedError: As ``put``, like all else.
+        """
 
     def abort(self, new: NewObject, upload: Upload) -> None:
         """Drop what was sent."""

@@ -5,7 +5,13 @@ import os
 import blake3
 import pytest
 
-from nim_core.errors import DigestMismatchError, PermissionDeniedError, TransientError
+from nim_core.errors import (
+    DigestMismatchError,
+    NotFoundError,
+    PermissionDeniedError,
+    RemoteChangedError,
+    TransientError,
+)
 from nim_core.types import Digest
 from tests.mirror.shelf import PART, Shelf, crc
 
@@ -167,6 +173,26 @@ class TestGoingOn:
 
         assert mirror.run(mirror.file("f", LARGE)) == {"key%2Ff": "uploaded"}
         assert mirror.shelf.calls.count("begin") == 1
+
+    def test_an_upload_that_is_lost_while_parts_are_sent(self, mirror):
+        mirror.shelf.faults["put_part"] = [NotFoundError("no such upload"), NotFoundError("no such upload")]
+
+        assert mirror.run(mirror.file("f", LARGE)) == {"key%2Ff": "uploaded"}
+        assert held(mirror, "f") == LARGE
+        assert mirror.shelf.calls.count("begin") in {2, 3}
+
+    def test_not_for_ever(self, mirror):
+        mirror.shelf.faults["put_part"] = [NotFoundError("no such upload") for _ in range(40)]
+
+        with pytest.raises(TransientError, match="again and again"):
+            mirror.run(mirror.file("f", LARGE))
+
+    def test_somebody_else_wrote_it_before_it_could_begin(self, mirror):
+        mirror.run(mirror.file("g", LARGE))
+        mirror.shelf.faults["begin"] = [RemoteChangedError("there is something")]
+        mirror.shelf.objects["key%2Ff"] = mirror.shelf.objects["key%2Fg"]
+
+        assert mirror.run(mirror.file("f", LARGE)) == {"key%2Ff": "present"}
 
 
 class Forgetful(Shelf):
