@@ -82,6 +82,13 @@ def test_objects_are_read_back_by_their_literal_keys(sink, put, server, key):
     assert list(sink.list_objects(key)) == [StoredObject(key=key, size=len(data), version=found.version)]
 
 
+def test_a_source_sees_the_digests_that_were_stored(put, source):
+    data = b"the content"
+    put("for%2Fsource", data)
+    [file] = source.list_files(uri_of("s3://mirror/for%2Fsource")).files
+    assert set(new_object("for%2Fsource", data).digests) <= set(file.digests)
+
+
 def test_an_empty_object(sink, put, server):
     put("empty", b"")
     assert (server.read("empty"), sink.head("empty").size) == (b"", 0)
@@ -232,7 +239,7 @@ def origin(server, body, open_sink):
     return uri_of("s3://models/from%2Fhere")
 
 
-@pytest.mark.parametrize("limit", [DATA.__len__(), 5 << 20], ids=["by one request", "in parts"])
+@pytest.mark.parametrize("limit", [len(DATA), 5 << 20], ids=["by one request", "in parts"])
 def test_the_store_copies(sink, sender, server, origin, monkeypatch, limit):
     monkeypatch.setattr("nim_source_s3.sink._COPY_BYTES", limit)
     key, before = f"copied%2F{limit}", len(sender.sent)
