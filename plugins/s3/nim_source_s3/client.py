@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from nim_core.errors import ConfigError, UnsupportedError
-from nim_core.types import Ambient, Anonymous, Credential, KeyPair, SourceContext, Variables
+from nim_core.types import Ambient, Anonymous, Credential, KeyPair, SinkContext, SourceContext, Variables
 from nim_source_s3.refs import S3Ref
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Access:
         temporary: Whether the keys expire.
         region: That requests are signed for.
         endpoint: URL of the service.
+        keys: botocore's; may renew themselves. None for a stranger.
         authorities: PEM file of those to trust instead of the run's. None: the run's.
     """
 
@@ -45,6 +46,7 @@ class Access:
     temporary: bool
     region: str
     endpoint: str
+    keys: Any = field(repr=False)
     authorities: Path | None
 
     @property
@@ -69,7 +71,7 @@ class Clients:
     authorities that hold for the run. Only what is asked of this machine itself, such as instance metadata, does not.
     """
 
-    def __init__(self, context: SourceContext) -> None:
+    def __init__(self, context: SourceContext | SinkContext) -> None:
         self._context = context
         self._made: dict[tuple[Credential, str | None], Access] = {}
         self._regions: dict[str, str] = {}
@@ -107,6 +109,7 @@ class Clients:
             temporary=keys is not None and bool(keys.token),
             region=region,
             endpoint=client.meta.endpoint_url,
+            keys=keys,
             authorities=authorities,
         )
 
@@ -212,12 +215,16 @@ def _region_check(signed_for: str) -> Callable[..., None]:
         if response is None or response[0].status_code < 300:
             return
         request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True
-        told = response[1].get("Error", {}).get("Region")
-        region = response[0].headers.get("x-amz-bucket-region") or told
-        if region and region != signed_for:
-            raise ElsewhereError(region)
+        check_region(signed_for, response[0].headers, response[1])
 
     return check
+
+
+def check_region(signed_for: str, headers: Mapping[str, str], answer: Mapping[str, Any]) -> None:
+    """Raise ElsewhereError when a refusal, with these headers and as botocore parsed it, names another region."""
+    region = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
+    if region and region != signed_for:
+        raise ElsewhereError(region)
 
 
 class _Body(BytesIO):

@@ -33,7 +33,7 @@ class S3Ref:
         bucket, _, key = uri.location.partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise InvalidUriError(
-                f"not a name of a bucket: {bucket!r}",
+                f"not a name of a bucket: {bucket.rpartition('@')[2]!r}",
                 hint="write s3://bucket/key or s3://bucket/prefix/",
             )
         return cls(bucket=bucket, key=key, uri=uri)

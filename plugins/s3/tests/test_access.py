@@ -141,7 +141,7 @@ def test_a_public_bucket_needs_no_keys(open_source, server, more):
     [
         ({"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, "does not know the access key from AWS_ACCESS_KEY_ID", "key"),
         ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, "secret key does not fit", "AWS_SECRET_ACCESS_KEY"),
-        ({"AWS_NO_SIGN_REQUEST": "1"}, "strangers may not read", "set AWS_ACCESS_KEY_ID"),
+        ({"AWS_NO_SIGN_REQUEST": "1"}, "strangers have no access", "set AWS_ACCESS_KEY_ID"),
     ],
     ids=["unknown key", "wrong secret", "stranger"],
 )

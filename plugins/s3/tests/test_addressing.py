@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,18 +19,6 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 def variables(**values):
     return Variables(ENVIRONMENT, values)
-
-
-@pytest.fixture
-def names(monkeypatch):
-    """A resolver that knows every name below s3.localhost, as many do and some do not."""
-    ask = socket.getaddrinfo
-
-    def answer(host, *arguments, **options):
-        name = host.decode() if isinstance(host, bytes) else host
-        return ask("127.0.0.1" if str(name).endswith("s3.localhost") else host, *arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +132,7 @@ def test_a_profile_s_style(open_source, monkeypatch, tmp_path):
 def signed_url(source, text):
     """Return the URL, without its signature, that an object would be fetched from."""
     ref = S3Ref.parse(uri_of(text))
-    url, _, _ = source._signed(ref.bucket, ref.key, source._clients.access(ref))
+    url, _, _ = source._signed(ref.bucket, ref.key, source._store.clients.access(ref))
     return url.partition("?")[0]
 
 

@@ -231,6 +231,7 @@ def test_nobody_else_pays(source, store):
 # ----------------------------------------------------------------------------------------------------------- checksums
 WHOLE = base64.b64encode(SHA256).decode()
 CRC = base64.b64encode(b"\1\2\3\4").decode()
+MIRRORED = [Digest("sha256", SHA256.hex()), Digest("crc32c", "01020304")]
 PARTS = {"ETag": '"5d41402abc4b2a76b9719d911017c592-3"'}
 
 
@@ -247,6 +248,10 @@ PARTS = {"ETag": '"5d41402abc4b2a76b9719d911017c592-3"'}
         ({"x_amz_checksum_crc32c": CRC, "x_amz_checksum_type": "FULL_OBJECT", **PARTS}, [Digest("crc32c", "01020304")]),
         ({"x_amz_checksum_crc32": CRC, "x_amz_checksum_type": "COMPOSITE", **PARTS}, []),
         ({"x_amz_checksum_crc32": CRC, **PARTS}, []),
+        ({"x_amz_meta_nim_digests": f"sha256:{SHA256.hex()},crc32c:01020304"}, MIRRORED),
+        ({"x_amz_meta_nim_digests": f"sha256:{SHA256.hex()},crc32c:01020304", **PARTS}, MIRRORED),
+        ({"x_amz_meta_nim_digests": "sha256:00, md5, x:y, ü"}, []),
+        ({"x_amz_meta_nim_digests": "crc32c:00000000", "x_amz_checksum_crc32c": CRC}, [Digest("crc32c", "01020304")]),
         ({"x_amz_checksum_crc64nvme": "AAAAAAAAAAA=", "x_amz_checksum_type": "FULL_OBJECT"}, []),
     ],
 )
