@@ -41,7 +41,7 @@ Deep = typer.Option("--deep", help="With verify: read every object and hash it; 
 
 def mirror(
     context: typer.Context,
-    where: Annotated[list[str], Where],
+    where: Annotated[list[str] | None, Where] = None,
     *,
     bucket: Annotated[str | None, Bucket] = None,
     prefix: Annotated[str, Prefix] = "",
@@ -64,8 +64,9 @@ def mirror(
     "mirror verify SINK" compares a bucket with the manifest instead: it exits with 31 when objects are missing and with
     52 when some are wrong.
     """
-    verifying = where[0] == VERIFY
-    sinks = where[1:] if verifying else where
+    words = where or []
+    verifying = words[:1] == [VERIFY]
+    sinks = words[1:] if verifying else words
     if len(sinks) != 1:
         context.fail("name one sink, such as: mirror s3 -b BUCKET, or mirror verify s3 -b BUCKET")
     if not bucket:
