@@ -32,6 +32,10 @@ def main() -> None:
             online(folder, ngc["environment"])
             with serving("hub_server") as hub:
                 from_several_sources(folder, ngc["environment"], hub)
+            with serving("s3_server", "--bucket=models") as s3:
+                mirror(folder, {**ngc["environment"], **s3["environment"]})
+                ngc_is_gone = {"NIM_CACHE_PATH": str(folder / "site"), **s3["environment"]}
+                air_gapped(folder, ngc_is_gone)
         offline(folder)
 
 
@@ -66,6 +70,23 @@ def from_several_sources(folder: Path, ngc: dict[str, str], hub: dict[str, Any])
     environ["NIM_CACHE_PATH"] = str(folder / "another")
     run(folder, environ, "download-to-cache", "--manifest-file", "mixed.json", "--profiles", MIXED)
     show_sources(folder / "another")
+
+
+def mirror(folder: Path, environ: dict[str, str]) -> None:
+    say("An S3 server runs here as well. The profile goes into a bucket, for a site that cannot reach NGC.")
+    run(folder, environ, "nim-llm", "mirror", "s3", "--manifest-file", "model_manifest.yaml", "--bucket", "models")
+    say("Is everything there, and right? Every object is read again.")
+    command = ("nim-llm", "mirror", "verify", "s3", "--manifest-file", "model_manifest.yaml", "-b", "models", "--deep")
+    run(folder, environ, *command)
+
+
+def air_gapped(folder: Path, environ: dict[str, str]) -> None:
+    say(
+        "The site: an empty cache, no key for NGC, only the bucket. The digests are still those of the manifest."
+    )
+    environ = {**environ, "NIM_REPOSITORY_OVERRIDE": "s3://models"}
+    print(f"{BOLD}$ export NIM_REPOSITORY_OVERRIDE=s3://models{RESET}")
+    run(folder, environ, "download-to-cache", "--manifest-file", "model_manifest.yaml", "--profiles", profile(folder))
 
 
 def offline(folder: Path) -> None:

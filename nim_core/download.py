@@ -8,7 +8,7 @@ where the first file turns out to be missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,8 @@ class DownloadOptions:
         max_connections: Connections at once, at most.
         limit_rate: Bytes per second, at most. None: no limit.
         patterns: Which files of a model URI are wanted; the target's id has to tell one choice from another.
+        record: Write receipts, which say that a target is complete.
+        plan_only: Find out what would be done, and do nothing.
     """
 
     cache_path: Path
@@ -53,6 +55,8 @@ class DownloadOptions:
     max_connections: int = 32
     limit_rate: float | None = None
     patterns: Patterns = EVERY_FILE
+    record: bool = True
+    plan_only: bool = False
 
 
 @frozen(kw_only=True)
@@ -116,6 +120,7 @@ class Run:
     registry: Registry
     settings: Settings
     observer: Observer
+    ready: Callable[[Present], None]
 
 
 @frozen(kw_only=True)
@@ -150,11 +155,29 @@ class Fetched:
     bytes_fetched: int
 
 
+def _nobody(_present: Present) -> None:
+    pass
+
+
 def download(
-    targets: tuple[Target, ...], options: DownloadOptions, registry: Registry, settings: Settings, observer: Observer
+    targets: tuple[Target, ...],
+    options: DownloadOptions,
+    registry: Registry,
+    settings: Settings,
+    observer: Observer,
+    *,
+    ready: Callable[[Present], None] = _nobody,
 ) -> DownloadResult:
     """
     Bring every file of ``targets`` into the cache.
+
+    Args:
+        targets: What is wanted.
+        options: How.
+        registry: The plugins.
+        settings: The environment.
+        observer: Hears how it goes on.
+        ready: Gets every file as soon as it is here and right, on any thread; what it raises ends the download.
 
     Raises:
         NimError: In its most fitting subclass; what was verified until then stays, nothing else is visible.
@@ -169,6 +192,7 @@ def download(
         registry=registry,
         settings=settings,
         observer=observer,
+        ready=ready,
     )
     check_answers(layout, settings.cache_probe_seconds)
     if options.recheck:
@@ -182,6 +206,8 @@ def download(
 def _completed(
     targets: tuple[Target, ...], known: Mapping[ModelUri, Present], run: Run, started: float
 ) -> DownloadResult:
+    for present in known.values():
+        run.ready(present)
     with ExitStack() as until_receipts:
         fetched = _fetch(_missing(targets, known), known, run, until_receipts)
         return _result(targets, known, fetched, run, started)
@@ -217,8 +243,9 @@ def _result(
 ) -> DownloadResult:
     run.observer.phase("finishing")
     present = {**known, **fetched.present}
+    finished = () if run.options.plan_only else tuple(_expanded(target, fetched) for target in targets)
     return DownloadResult(
-        targets=tuple(_finish(_expanded(target, fetched), present, fetched, run) for target in targets),
+        targets=tuple(_finish(target, present, fetched, run) for target in finished),
         plan=fetched.plan,
         bytes_fetched=fetched.bytes_fetched,
         seconds=time.monotonic() - started,
@@ -314,7 +341,9 @@ def _finish(target: Target, present: Mapping[ModelUri, Present], fetched: Fetche
     )
 
 
-def _write_receipt(target: Target, present: Mapping[ModelUri, Present], run: Run) -> Path:
+def _write_receipt(target: Target, present: Mapping[ModelUri, Present], run: Run) -> Path | None:
+    if not run.options.record:
+        return None
     files = tuple(_receipt_file(wanted, present[wanted.uri], run.layout) for wanted in target.files)
     path = receipt_path(run.layout, target.id)
     earlier = read_receipt(path)

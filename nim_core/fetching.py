@@ -21,8 +21,13 @@ from nim_core.cache.receipts import ReceiptFile
 from nim_core.cache.space import check_space, partial_bytes, probe
 from nim_core.cache.store import Store
 from nim_core.download import DownloadOptions, Fetched, Missing, Observer, Run
+from nim_core.errors import NimError
+from nim_core.override import Override, read_overrides
 from nim_core.plan import Fetch, Plan, Present, Wanted
+from nim_core.redirecting import Redirecting, redirected_schemes
+from nim_core.registry import Registry
 from nim_core.resolve import Resolver
+from nim_core.settings import Settings
 from nim_core.transfer.control import control_client
 from nim_core.transfer.engine import Engine
 from nim_core.transfer.jobs import SMALL_BYTES, Job, Verified
@@ -33,7 +38,7 @@ from nim_core.transfer.streams import digest_file
 from nim_core.transfer.workers import map_threads
 from nim_core.types import Digest, ModelUri, TransferEvent, UriStyle
 
-__all__ = ["fetch_missing"]
+__all__ = ["fetch_missing", "named_endpoints"]
 
 
 def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run, until_receipts: ExitStack) -> Fetched:
@@ -49,8 +54,13 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
     Raises:
         NimError: As :func:`nim_core.download.download`.
     """
-    network = network_config(run.settings, _endpoints(missing, run))
-    with control_client(network, retry_policy(run.settings)) as http, closing(Resolver(run.registry, http)) as resolver:
+    overrides = read_overrides(run.settings.repository_overrides)
+    schemes = redirected_schemes(run.registry, run.settings) if overrides else frozenset()
+    network = network_config(run.settings, _endpoints(missing, overrides, run))
+    with (
+        control_client(network, retry_policy(run.settings)) as http,
+        closing(Redirecting(Resolver(run.registry, http), run.registry, overrides, schemes)) as resolver,
+    ):
         run.observer.phase("listing")
         expanded = {uri: run.options.patterns.chosen(resolver.expand(uri)) for uri in missing.unlisted}
         wanted = [*missing.wanted, *(item for items in expanded.values() for item in items)]
@@ -58,7 +68,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
         run.observer.phase("verifying")
         here = _already_here(fetches, wanted, resolver, run)
         held = None
-        if len(here) < len(fetches):
+        if len(here) < len(fetches) and not run.options.plan_only:
             held = until_receipts.enter_context(lease(run.layout, missing.ids, partial(_tell_waiting, run.observer)))
             if held.waited and not run.options.force:
                 here |= _brought(fetches, [item for item in wanted if item.uri not in here], resolver, run)
@@ -67,6 +77,10 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
             present=(*known.values(), *here.values()),
         )
         run.observer.planned(plan)
+        if run.options.plan_only:
+            return Fetched(expanded=expanded, present=here, new=frozenset(), plan=plan, bytes_fetched=0)
+        for present in here.values():
+            run.ready(present)
         run.observer.phase("fetching")
         carrier = _Carrier(run, resolver, network, held)
         new = carrier.carry(plan.fetches) if plan.fetches else {}
@@ -85,7 +99,7 @@ def _tell_waiting(observer: Observer, holder: Holder | None) -> None:
 
 
 def _brought(
-    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Resolver, run: Run
+    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Redirecting, run: Run
 ) -> dict[ModelUri, Present]:
     """Return what the process that was waited for has brought, by its receipt, or by reading what has none."""
     run = evolve(run, index=ReceiptIndex(run.layout))
@@ -102,20 +116,35 @@ def _is(fetch: Fetch, present: Present) -> bool:
     return seen and fetch.file.size in {None, present.size} and _holds(listed, present.digests)
 
 
-def _endpoints(missing: Missing, run: Run) -> Iterable[str]:
-    """Yield what the user named as endpoints: variables of that kind, and URIs that are URLs; no manifest does."""
-    variables = run.settings.read(run.registry.declared_variables)
+def named_endpoints(registry: Registry, settings: Settings) -> Iterable[str]:
+    """Yield the URLs in variables that plugins declare as such: what the user named may be anywhere."""
+    variables = settings.read(registry.declared_variables)
     for variable in variables.declared:
         if variable.kind == "url" and variables.is_set(variable.name):
             yield variables.text(variable.name) or ""
+
+
+def _endpoints(missing: Missing, overrides: Iterable[Override], run: Run) -> Iterable[str]:
+    """
+    Yield what the user named as endpoints; no manifest does.
+
+    That is variables of that kind, URIs that are URLs, and targets of the override that begin with a host: web servers,
+    and whatever stands in for a repository.
+    """
+    yield from named_endpoints(run.registry, run.settings)
     for uri in missing.named:
         if uri.style is UriStyle.OBJECT and uri.scheme in {"http", "https"}:
             yield str(uri)
+    for override in overrides:
+        if override.scheme in {"http", "https"}:
+            yield f"{override.scheme}://{override.location}"
+        elif run.registry.styles.get(override.scheme) is UriStyle.REPOSITORY:
+            yield f"https://{override.location}"
 
 
 # ------------------------------------------------------------------------------------------------ what is here already
 def _already_here(
-    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Resolver, run: Run
+    fetches: Mapping[ModelUri, Fetch], wanted: Sequence[Wanted], resolver: Redirecting, run: Run
 ) -> dict[ModelUri, Present]:
     local = resolver.local_paths(fetches)
     checks: list[Callable[[], Present | None]] = [
@@ -230,7 +259,7 @@ def _file_id(fetch: Fetch) -> str:
 class _Carrier:
     """Has the engine fetch files and puts them into the cache."""
 
-    def __init__(self, run: Run, resolver: Resolver, network: NetworkConfig, held: Lease | None) -> None:
+    def __init__(self, run: Run, resolver: Redirecting, network: NetworkConfig, held: Lease | None) -> None:
         self._held = held
         self._done = self._total = 0
         self._run = run
@@ -238,32 +267,58 @@ class _Carrier:
         self._network = network
         self._store = Store(run.layout)
         self._present: dict[ModelUri, Present] = {}
-        self._fetches: dict[str, list[Fetch]] = {}
+        self._fetches: dict[str, dict[ModelUri, Fetch]] = {}
+        self._under_way: dict[str, TransferEvent] = {}
         self.bytes_received = 0
 
     def carry(self, fetches: Sequence[Fetch]) -> dict[ModelUri, Present]:
-        """Fetch, verify and publish ``fetches``; return where they are."""
-        jobs = list({job.id: job for job in map(self._job, fetches)}.values())
+        """Fetch, verify and publish ``fetches``, elsewhere where one cannot be had; return where they are."""
+        jobs = self._jobs(fetches)
         self._total = sum(job.file.size or 0 for job in jobs)
         self._preflight(jobs)
-        engine = Engine(
+        while jobs:
+            engine = self._engine(jobs)
+            try:
+                engine.run(jobs)
+                break
+            except NimError as exc:
+                if engine.failed is None:
+                    raise
+                missing = [fetch for fetch in fetches if fetch.identity not in self._present]
+                fetches = self._resolver.elsewhere(missing, engine.failed.identity, exc)
+                self._start_again(exc)
+            finally:
+                self.bytes_received += engine.bytes_received
+            jobs = self._jobs(fetches)
+        return self._present
+
+    def _engine(self, jobs: Sequence[Job]) -> Engine:
+        return Engine(
             options=self._engine_options(jobs),
             network=self._network,
             folder=self._run.layout.partials,
             publish=self._publish,
             emit=self._emit,
         )
-        try:
-            engine.run(jobs)
-        finally:
-            self.bytes_received = engine.bytes_received
-        return self._present
+
+    def _jobs(self, fetches: Iterable[Fetch]) -> list[Job]:
+        """Return what fetches the files; URIs that differ in userinfo alone have one job in common."""
+        jobs: dict[str, Job] = {}
+        for fetch in fetches:
+            job = self._job(fetch)
+            self._fetches.setdefault(job.id, {})[fetch.identity] = fetch
+            jobs.setdefault(job.id, job)
+        return list(jobs.values())
 
     def _job(self, fetch: Fetch) -> Job:
-        """Return what fetches a file; URIs that differ in userinfo alone have one in common."""
-        job_id = _file_id(fetch)
-        self._fetches.setdefault(job_id, []).append(fetch)
-        return Job(id=job_id, identity=fetch.identity, file=fetch.file, locate=partial(self._resolver.locate, fetch))
+        locate = partial(self._resolver.locate, fetch)
+        return Job(id=_file_id(fetch), identity=fetch.identity, file=fetch.file, locate=locate)
+
+    def _start_again(self, reason: NimError) -> None:
+        """Tell that files that are not complete begin again; what is right of their bytes is counted anew."""
+        for event in tuple(self._under_way.values()):
+            self._emit(evolve(event, kind="restart", bytes=-(event.bytes or 0), reason=reason.message))
+        self._under_way.clear()
 
     def _preflight(self, jobs: Sequence[Job]) -> None:
         probe(self._run.layout, self._run.settings.cache_probe_seconds)
@@ -290,16 +345,21 @@ class _Carrier:
     def _emit(self, event: TransferEvent) -> None:
         if event.kind in {"started", "progress", "restart"}:
             self._done += event.bytes or 0
+            before = self._under_way.get(event.uri)
+            counted = (event.bytes or 0) + (0 if before is None else before.bytes or 0)
+            self._under_way[event.uri] = evolve(event, bytes=counted)
             if self._held is not None:
                 self._held.report(self._done, self._total)
+        elif event.kind == "published":
+            self._under_way.pop(event.uri, None)
         self._run.observer.event(event)
         self._run.registry.notify(event)
 
     def _publish(self, batch: Sequence[Verified]) -> None:
-        for stored in self._store.publish((self._fetches[item.job.id][0], item) for item in batch):
+        for stored in self._store.publish((self._first(item.job), item) for item in batch):
             verified = stored.verified
-            for fetch in self._fetches[verified.job.id]:
-                self._present[fetch.identity] = Present(
+            for fetch in self._fetches[verified.job.id].values():
+                present = self._present[fetch.identity] = Present(
                     identity=fetch.identity,
                     blob=stored.blob,
                     link=stored.link,
@@ -308,3 +368,7 @@ class _Carrier:
                     digests=verified.digests,
                     host=verified.host,
                 )
+                self._run.ready(present)
+
+    def _first(self, job: Job) -> Fetch:
+        return next(iter(self._fetches[job.id].values()))

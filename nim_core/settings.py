@@ -41,13 +41,34 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         name="NIM_REPOSITORY_OVERRIDE",
         summary="where files are fetched instead of where a manifest points, such as s3://bucket/prefix; several, "
         "separated by commas, are tried in their order",
+        secret=True,
     ),
     EnvVar(
         name="NIM_REPOSITORY_OVERRIDE_SCHEMES",
         summary="schemes of a manifest's URIs that NIM_REPOSITORY_OVERRIDE redirects, separated by commas (default: "
         "those whose plugins say so, such as ngc)",
     ),
-    EnvVar(name="NIM_MODEL_PROFILE", summary="profile id or name, used when --profiles is not given"),
+    EnvVar(
+        name="NIM_MODEL_PROFILE",
+        summary="profile id or name, used when --profiles is not given; default: the best one for the GPUs found",
+    ),
+    EnvVar(
+        name="NIM_HARDWARE_FILE",
+        kind="path",
+        summary="description of GPUs, as `nim-llm hardware --json` prints it, that stands in for those of this machine",
+    ),
+    EnvVar(
+        name="CUDA_VISIBLE_DEVICES",
+        summary="which GPUs of this machine count, by index or start of UUID, separated by commas",
+    ),
+    EnvVar(
+        name="NIM_PEFT_SOURCE", kind="path", summary="folder of LoRA adapters; when set, a profile for LoRA is chosen"
+    ),
+    EnvVar(
+        name="NIM_MAX_MODEL_LEN",
+        kind="integer",
+        summary="tokens of the longest context, for the estimate of memory (default: the model's own)",
+    ),
     EnvVar(
         name="NIM_LOG_LEVEL",
         default="INFO",
@@ -131,6 +152,18 @@ class Settings:
         """Manifest the environment names. None when it names none."""
         value = self.variables.text("NIM_MANIFEST_PATH")
         return Path(value) if value else None
+
+    @property
+    def hardware_file(self) -> Path | None:
+        """Description of GPUs that stands in for those of this machine. None when it does not."""
+        value = self.variables.text("NIM_HARDWARE_FILE")
+        return Path(value) if value else None
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of the longest context. None for the model's own."""
+        value = self.variables.number("NIM_MAX_MODEL_LEN")
+        return int(value) if value else None
 
     @property
     def repository_overrides(self) -> tuple[str, ...]:

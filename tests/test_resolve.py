@@ -384,7 +384,7 @@ class TestManyFiles:
 
     @pytest.fixture(autouse=True)
     def most_asked(self, monkeypatch):
-        monkeypatch.setattr("nim_core.resolve._MOST_ASKED", 2)
+        monkeypatch.setattr("nim_core.resolve.MOST_ASKED", 2)
 
     def wanted(self, uri, count, digest=SHA256):
         return [Wanted(path=str(n), uri=uri(f"obj://bucket/{n}.bin"), digest=digest) for n in range(count)]

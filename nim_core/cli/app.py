@@ -1,4 +1,4 @@
-"""The executables: ``nim-llm`` with its commands, and ``download-to-cache`` by its own name."""
+"""The executables: ``nim-llm`` with its commands, and two of these by their own names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import typer
 from typer.core import TyperGroup
 
 from nim_core.cli import download_to_cache as download_command
+from nim_core.cli import hardware as hardware_command
+from nim_core.cli import list_model_profiles as list_command
+from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
 from nim_core.cli.argv import ArgparseCommand, PlainGroup
 from nim_core.cli.errors import Command, Terminated, run
 from nim_core.cli.session import Session, core_version
 from nim_core.settings import Settings
 
-__all__ = ["command", "download_to_cache", "main"]
+__all__ = ["command", "download_to_cache", "list_model_profiles", "main"]
 
 _HELP_NAMES: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -63,6 +66,11 @@ def _make_app() -> typer.Typer:
     app.command(download_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
         download_command.download_to_cache
     )
+    app.command(mirror_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(mirror_command.mirror)
+    app.command(list_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(list_command.list_model_profiles)
+    app.command(hardware_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
+        hardware_command.show_hardware
+    )
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
     plugins.command("list", cls=ArgparseCommand)(plugins_commands.list_plugins)
@@ -86,6 +94,11 @@ def main() -> NoReturn:
 def download_to_cache() -> NoReturn:
     """Run ``download-to-cache`` by its own name."""
     _run(command(download_command.NAME), download_command.NAME)
+
+
+def list_model_profiles() -> NoReturn:
+    """Run ``list-model-profiles`` by its own name."""
+    _run(command(list_command.NAME), list_command.NAME)
 
 
 def _run(chosen: Command, name: str) -> NoReturn:

@@ -21,7 +21,7 @@ Profiles = typer.Option(
     metavar="[PROFILE ...]",
     show_default=False,
     help="Profiles to download, by id or name. "
-    + from_variable("NIM_MODEL_PROFILE", default="the only one in the manifest"),
+    + from_variable("NIM_MODEL_PROFILE", default="the best one for the GPUs found, or the only one"),
 )
 Include = typer.Option(
     metavar="[PATTERN ...]",
@@ -63,7 +63,7 @@ def download_to_cache(
     *,
     every: Annotated[bool, typer.Option("--all", help="Download every profile of the manifest.")] = False,
     profiles: Annotated[list[str] | None, Profiles] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Download the profile made for LoRA adapters.")] = False,
+    lora: Annotated[bool, typer.Option("--lora", help="Download the best profile made for LoRA adapters.")] = False,
     model_uri: Annotated[str | None, ModelUriText] = None,
     include: Annotated[list[str] | None, Include] = None,
     exclude: Annotated[list[str] | None, Exclude] = None,
@@ -80,8 +80,9 @@ def download_to_cache(
     """
     Download model profiles, or a model, into the cache.
 
-    Downloads the profile that is named, or the only one there is; --all, --lora, --profiles and --model-uri exclude
-    each other. Prints one line per profile or model: its id, a tab, and the path of its receipt.
+    Downloads the profile that is named, else the best one for the GPUs found, or the only one there is; --all, --lora,
+    --profiles and --model-uri exclude each other. Prints one line per profile or model: its id, a tab, and the path of
+    its receipt.
     """
     names = _texts(profiles)
     _refuse_together(context, {"--all": every, "--profiles": names, "--lora": lora, "--model-uri": model_uri})

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from nim_core.cli.generated import check_writable, is_there, make_manifest, profile_for
 from nim_core.cli.logging import HUMAN
-from nim_core.cli.naming import short_name
 from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
-from nim_core.manifest import Profile, dump_manifest, find_manifest, load_manifest
+from nim_core.manifest import Manifest, Profile, dump_manifest, find_manifest, load_manifest
 from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
+from nim_core.profiles.names import short_name
 from nim_core.registry import Registry
 from nim_core.types import ModelUri
 
-__all__ = ["Request", "fetch", "result_as_json", "result_as_text"]
+if TYPE_CHECKING:
+    from nim_core.profiles.selection import Ranking
+
+__all__ = ["Request", "chosen_profiles", "fetch", "profile_target", "result_as_json", "result_as_text"]
 
 
 @frozen(kw_only=True)
@@ -91,15 +96,33 @@ def _targets(request: Request, options: DownloadOptions, registry: Registry, ses
     if request.model_uri is not None:
         return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    profiles = choose_profiles(request.choice, load_manifest(path, cache_dir=options.cache_path))
-    return tuple(_profile_target(profile, registry) for profile in profiles)
+    manifest = load_manifest(path, cache_dir=options.cache_path)
+    profiles = chosen_profiles(request.choice, manifest, options.cache_path, session)
+    return tuple(profile_target(profile, registry) for profile in profiles)
+
+
+def chosen_profiles(choice: Choice, manifest: Manifest, cache_path: Path, session: Session) -> tuple[Profile, ...]:
+    """Return the profiles that are meant; the machine is looked at only where that decides. Raises ProfileError."""
+    return choose_profiles(choice, manifest, partial(_rank, manifest, choice, cache_path, session), _log_choice)
+
+
+def _rank(manifest: Manifest, choice: Choice, cache_path: Path, session: Session) -> Ranking:
+    from nim_core.profiles.judging import rank_here  # a profile that is named, or the only one, needs none of it
+
+    return rank_here(manifest, session.settings, cache_path, lora=choice.lora)
+
+
+def _log_choice(level: str, text: str) -> None:
+    import structlog  # only after logging has been set up, see there
+
+    structlog.get_logger().log(logging.getLevelNamesMapping()[level.upper()], "profile_choice", **{HUMAN: text})
 
 
 def _model_target(text: str, request: Request, cache_path: Path, registry: Registry) -> Target:
     uri, manifest_file = registry.parse_uri(text), request.manifest_file
     if manifest_file is not None and is_there(manifest_file):
         profile = profile_for(uri, request.patterns, load_manifest(manifest_file, cache_dir=cache_path))
-        return _profile_target(profile, registry, label=uri.display)
+        return profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())
     return Target(id=_model_id(uri, request.patterns), label=uri.display, uri=uri)
@@ -111,7 +134,8 @@ def _model_id(uri: ModelUri, patterns: Patterns) -> str:
     return hashlib.sha256((uri.identity + chosen).encode()).hexdigest()
 
 
-def _profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
+def profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:
+    """Return what a profile has, to be called ``label``, or by its name where that is None."""
     files = tuple(
         Wanted(path=file.path, uri=registry.parse_uri(file.uri), digest=file.digest) for file in profile.files
     )

@@ -46,6 +46,7 @@ _ASSIGNMENT = re.compile(
     r"(?P<keep>[\w-]{0,60}(?:" + _TELLING + r")[\w-]{0,60}['\"]?=['\"]?)[^\s'\"&;,)\]}]+",
     re.IGNORECASE,
 )
+_NEXT_URL = re.compile(r"\s*,\s*(?=[a-z][a-z0-9+.-]{0,30}://)", re.IGNORECASE)
 _PATTERNS: Final = (_USERINFO, _QUERY, _HEADER, _SCHEME, _ASSIGNMENT)
 
 
@@ -98,7 +99,8 @@ def secret_values(variables: Variables) -> set[str]:
         for item in variables.declared
         if item.secret and variables.is_set(item.name)
     }
-    return {part for name, text in texts.items() if text for part in _secret_parts(_as_url(name, text))}
+    urls = (url for name, text in texts.items() if text for url in _NEXT_URL.split(_as_url(name, text)))
+    return {part for url in urls for part in _secret_parts(url)}
 
 
 def _as_url(variable: str, text: str) -> str:

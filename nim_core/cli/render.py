@@ -12,16 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
 from nim_core.cli.logging import HUMAN, LogStyle
 from nim_core.cli.session import Session
-from nim_core.cli.tally import Snapshot, Tally
+from nim_core.cli.tally import UPLOADING, Snapshot, Tally
 from nim_core.cli.units import duration, fraction, rate, size
 from nim_core.plan import Plan
 from nim_core.types import TransferEvent
+
+if TYPE_CHECKING:
+    from nim_core.mirror.upload import ObjectResult
 
 __all__ = ["HEARTBEAT_SECONDS", "Display", "Troubles", "heartbeat", "planned_text", "progress_text", "watch"]
 
@@ -35,6 +38,9 @@ _TROUBLES: Final = frozenset({"retry", "stall", "restart", "failed"})
 def progress_text(snapshot: Snapshot) -> str:
     """Return a snapshot as a line: ``downloading  42%  1.2/2.9 GB  210 MB/s  3/18 files  8 s left``."""
     word = _PHASE_WORDS.get(snapshot.phase, snapshot.phase)
+    if snapshot.sent is not None and snapshot.phase in UPLOADING:
+        moved = fraction(snapshot.sent, snapshot.to_send) if snapshot.to_send else size(snapshot.sent)
+        return "  ".join([word, moved, rate(snapshot.speed)])
     if snapshot.phase != "fetching" or snapshot.files is None:
         return f"{word}  {duration(snapshot.seconds)}"
     share, left = snapshot.share, snapshot.seconds_left
@@ -45,6 +51,7 @@ def progress_text(snapshot: Snapshot) -> str:
         rate(snapshot.speed),
         f"{snapshot.files_done}/{snapshot.files} files",
         "" if left is None else f"{duration(left)} left",
+        "" if snapshot.sent is None else f"uploaded {fraction(snapshot.sent, snapshot.to_send)}",
     ]
     return "  ".join(filter(None, parts))
 
@@ -74,6 +81,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "bytes_per_second": round(snapshot.speed),
         "files_done": snapshot.files_done,
         "files": snapshot.files,
+        "bytes_sent": snapshot.sent,
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -154,6 +162,18 @@ class Display:
         if event.kind == "published":
             self._log.debug("file_published", file=event.file, bytes=event.bytes)
         self._troubles.event(event)
+
+    def sent(self, count: int) -> None:
+        """Hear of bytes that were uploaded."""
+        self._tally.sent(count)
+
+    def stored(self, result: ObjectResult) -> None:
+        """Hear of an object that is in its bucket."""
+        self._log.debug("object_stored", key=result.key, state=result.state, bytes=result.size)
+
+    def retried(self, key: str, reason: str, seconds: float) -> None:
+        """Hear that an upload is tried again."""
+        self._troubles.event(TransferEvent(kind="retry", uri=key, file=key, reason=reason, seconds=seconds))
 
     def damaged(self, path: str, reason: str) -> None:
         """Hear of a cached file that is damaged."""

@@ -17,9 +17,11 @@ from attrs import define, field, frozen
 from nim_core.plan import Plan
 from nim_core.types import TransferEvent
 
-__all__ = ["ActiveFile", "Snapshot", "Tally"]
+__all__ = ["UPLOADING", "ActiveFile", "Snapshot", "Tally"]
 
 _SPEED_WINDOW_SECONDS: Final = 10.0
+UPLOADING: Final = frozenset({"uploading", "verifying"})
+"""Phases whose bytes are those of uploads."""
 
 
 @frozen(kw_only=True)
@@ -45,6 +47,8 @@ class Snapshot:
         files: Files to fetch. None before the plan is made.
         speed: Bytes per second over the last seconds.
         active: Files under way, in the order they began.
+        sent: Bytes uploaded. None where nothing is uploaded, as yet.
+        to_send: Bytes there are to upload in all, as far as is known.
     """
 
     phase: str = ""
@@ -55,6 +59,8 @@ class Snapshot:
     files: int | None = None
     speed: float = 0.0
     active: tuple[ActiveFile, ...] = ()
+    sent: int | None = None
+    to_send: int = 0
 
     @property
     def share(self) -> float | None:
@@ -92,12 +98,17 @@ class Tally:
     _done: int = field(default=0, init=False)
     _files_done: int = field(default=0, init=False)
     _received: int = field(default=0, init=False)
+    _sent: int | None = field(default=None, init=False)
+    _to_send: int = field(default=0, init=False)
     _samples: deque[tuple[float, int]] = field(factory=deque, init=False)
 
     def phase(self, name: str) -> None:
         """Note that a phase begins."""
         with self._lock:
+            other = (name in UPLOADING) != (self._phase in UPLOADING)
             self._phase, self._since = name, self.clock()
+            if other:
+                self._samples = deque([(self.clock(), self._moved)])
 
     def planned(self, plan: Plan) -> None:
         """Note what is to be fetched."""
@@ -105,7 +116,8 @@ class Tally:
             self._files = {
                 fetch.identity.display: _File(name=fetch.file.path, total=fetch.file.size) for fetch in plan.fetches
             }
-            self._samples = deque([(self.clock(), self._received)])
+            self._to_send = plan.bytes_to_fetch + plan.bytes_present
+            self._samples = deque([(self.clock(), self._moved)])
 
     def event(self, event: TransferEvent) -> None:
         """Count one event."""
@@ -122,6 +134,11 @@ class Tally:
             elif event.kind == "published":
                 self._finish(event.uri, file)
 
+    def sent(self, count: int) -> None:
+        """Count bytes that were uploaded; negative ones have to be uploaded again."""
+        with self._lock:
+            self._sent = max(0, (self._sent or 0) + count)
+
     def snapshot(self) -> Snapshot:
         """Return how far it is now."""
         with self._lock:
@@ -135,6 +152,8 @@ class Tally:
                 files=None if self._files is None else len(self._files),
                 speed=self._speed(now),
                 active=tuple(ActiveFile(name=f.name, done=f.done, total=f.total) for f in self._active.values()),
+                sent=self._sent,
+                to_send=self._to_send,
             )
 
     def _file(self, event: TransferEvent) -> _File:
@@ -161,8 +180,13 @@ class Tally:
         return None if None in totals else sum(total for total in totals if total is not None)
 
     def _speed(self, now: float) -> float:
-        self._samples.append((now, self._received))
+        self._samples.append((now, self._moved))
         while len(self._samples) > 2 and now - self._samples[0][0] > _SPEED_WINDOW_SECONDS:
             self._samples.popleft()
         then, before = self._samples[0]
-        return (self._received - before) / (now - then) if now > then else 0.0
+        return max(0.0, (self._moved - before) / (now - then)) if now > then else 0.0
+
+    @property
+    def _moved(self) -> int:
+        """Bytes whose speed is told: of uploads once there is nothing else."""
+        return self._sent or 0 if self._phase in UPLOADING else self._received

@@ -65,13 +65,14 @@ class PluginInfo:
 
     @property
     def variables(self) -> tuple[EnvVar, ...]:
-        """Every variable it declares: its sources', sinks' and backends', then its own."""
-        return (
+        """Every variable it declares, once: its sources', sinks' and backends', then its own."""
+        declared = (
             *(variable for source in self.sources for variable in source.environment),
             *(variable for sink in self.sinks for variable in sink.environment),
             *(variable for backend in self.backends for variable in backend.environment),
             *self.environment,
         )
+        return tuple(dict.fromkeys(declared))
 
     @property
     def claims(self) -> tuple[str, ...]:

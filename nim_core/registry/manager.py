@@ -225,9 +225,7 @@ class Registry:
                         send=send,
                     )
                     return guard_sink(partial(spec.factory, context), plugin)
-        raise ConfigError(
-            f"no installed plugin writes to: {name}", hint=f"there are: {', '.join(self.sinks) or 'none'}"
-        )
+        raise ConfigError(f"no installed plugin writes to: {name}")
 
     def provide_credential(self, request: CredentialRequest) -> Credential:
         """

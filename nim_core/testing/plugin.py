@@ -12,7 +12,7 @@ import pytest
 
 from nim_core.testing.certificates import Certificates, make_certificates
 from nim_core.testing.corpus import Corpus, sample_corpus
-from nim_core.testing.gcs_server import GcsServer
+from nim_core.testing.gcs_server import GcsEmulator, GcsServer
 from nim_core.testing.google_auth import GoogleAuth
 from nim_core.testing.hub_models import HubModel
 from nim_core.testing.hub_server import HubServer
@@ -69,4 +69,11 @@ def google_auth() -> Iterator[GoogleAuth]:
 def gcs_server(google_auth: GoogleAuth) -> Iterator[GcsServer]:
     """Google Cloud Storage without any bucket, which lets in who has a token of ``google_auth``."""
     with GcsServer(auth=google_auth) as server:
+        yield server
+
+
+@pytest.fixture
+def gcs_emulator(google_auth: GoogleAuth) -> Iterator[GcsEmulator]:
+    """The same by another program, which is right about resumable uploads."""
+    with GcsEmulator(auth=google_auth) as server:
         yield server

@@ -8,13 +8,16 @@ from AWS in that keys with ``//``, ``/./`` and a trailing ``/`` are not kept as 
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +30,7 @@ from attrs import define, field, frozen
 
 from nim_core.testing.certificates import Certificates
 
-__all__ = ["ROLE_ARN", "Keys", "S3Server", "find_program"]
+__all__ = ["ROLE_ARN", "Keys", "S3Server", "find_program", "main"]
 
 _PORTS: Final = range(12000, 22000, 16)
 _GRPC_OFFSET: Final = 10000
@@ -275,3 +278,24 @@ def _status(url: str) -> int | None:
         return exc.code
     except OSError:
         return None
+
+
+def main() -> None:
+    """Run a server with one bucket; prints one line of JSON, runs until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m nim_core.testing.s3_server", description=main.__doc__)
+    parser.add_argument("--bucket", default="models", help="its name")
+    options = parser.parse_args()
+    stop = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    with (
+        tempfile.TemporaryDirectory(prefix="nim-s3-") as folder,
+        S3Server(folder=Path(folder), buckets=(options.bucket,)) as server,
+    ):
+        described = {"url": server.url, "bucket": options.bucket, "environment": server.environment()}
+        sys.stdout.write(json.dumps(described) + "\n")
+        sys.stdout.flush()
+        signal.sigwait(stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,7 @@ __all__ = ["CurlLoop"]
 
 _BUFFER_BYTES: Final = 512 * 1024
 _SMALL_BUFFER_BYTES: Final = 64 * 1024
+_UPLOAD_BUFFER_BYTES: Final = 1024 * 1024
 _WATCH_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 0.01
 _WAKE: Final = b"w"
@@ -215,6 +216,7 @@ class CurlLoop:
         options[pycurl.OPENSOCKETFUNCTION] = partial(self._open_socket, transfer, proxy is None)
         options[pycurl.REQUEST_TARGET] = _request_target(url, proxied=proxy is not None)
         options.update(self._trust(request.authorities))
+        options.update(_method(transfer))
         return options
 
     def _trust(self, own: Path | None) -> Mapping[int, str]:
@@ -300,9 +302,26 @@ def _request_target(url: str, *, proxied: bool) -> str:
     return rest[slash:]
 
 
+def _method(transfer: Exchange) -> Mapping[int, Any]:
+    request = transfer.request
+    if request.body is None:
+        nobody = {pycurl.NOBODY: 1} if request.method == "HEAD" else {}
+        return nobody if request.method in {"GET", "HEAD"} else {pycurl.CUSTOMREQUEST: request.method}
+    return {
+        pycurl.UPLOAD: 1,
+        pycurl.CUSTOMREQUEST: request.method,
+        pycurl.INFILESIZE_LARGE: request.body.size,
+        pycurl.UPLOAD_BUFFERSIZE: min(_UPLOAD_BUFFER_BYTES, max(_SMALL_BUFFER_BYTES, request.body.size)),
+        pycurl.READFUNCTION: transfer.on_read,
+        pycurl.SEEKFUNCTION: transfer.on_seek,
+    }
+
+
 def _header_lines(request: Request) -> list[str]:
     lines = [f"{name}: {value.reveal()}" for name, value in request.headers]
     lines.append("Accept-Encoding: identity")
+    if request.body is not None:
+        lines.append("Expect:")
     if request.first or request.last is not None:
         lines.append(f"Range: bytes={request.first}-{'' if request.last is None else request.last}")
     return lines

@@ -74,6 +74,10 @@ class Engine:
         folder: Where partials are kept; on the file system of the cache's blobs.
         publish: Makes verified files visible; called on one thread, with all that have gathered.
         emit: Hears of everything; called on the thread of :meth:`run`.
+
+    Attributes:
+        bytes_received: Over the network, by now.
+        failed: The file that ended the run. None when none did.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Engine:
         self._stopping = False
         self._next_tick = 0.0
         self.bytes_received = 0
+        self.failed: Job | None = None
 
     def run(self, jobs: Iterable[Job]) -> None:
         """
@@ -169,6 +174,7 @@ class Engine:
         if task is not None and isinstance(error, SourceError) and error.uri is None:
             error.uri = task.name
         if task is not None:
+            self.failed = task.job
             self._teller.tell(task, "failed", reason=str(error))
         self._error = error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from attrs import define, field, frozen
 from nim_core.errors import SourceError
 from nim_core.types import Secret
 
-__all__ = ["Ended", "Exchange", "Request", "Response", "Sink", "Timeouts"]
+__all__ = ["Ended", "Exchange", "Outgoing", "Request", "Response", "Sink", "Timeouts"]
 
 _DIAGNOSIS_BYTES: Final = 64 * 1024
 """Of the body of an answer that is not data, this much is kept; more of it ends the connection."""
@@ -67,7 +68,7 @@ class Response:
 @frozen(kw_only=True)
 class Request:
     """
-    One GET.
+    One request.
 
     Attributes:
         url: Sent byte for byte.
@@ -78,6 +79,8 @@ class Request:
         multiplex: Whether the request may share a connection with others (HTTP/2).
         from_outside: Whether a host that is not this machine redirected here.
         authorities: PEM file of those to trust instead of the run's. None: the run's.
+        method: Of the request.
+        body: What is sent. None sends no body.
     """
 
     url: Secret
@@ -88,6 +91,23 @@ class Request:
     multiplex: bool = False
     from_outside: bool = False
     authorities: Path | None = None
+    method: str = "GET"
+    body: Outgoing | None = None
+
+
+class Outgoing(Protocol):
+    """The body of a request, read on the loop's thread."""
+
+    size: int
+
+    def read(self, count: int) -> bytes:
+        """Return up to ``count`` further bytes; none at the end. OSError ends the request."""
+
+    def seek(self, place: int) -> None:
+        """Go to a place, as a connection that turns out to be closed makes necessary."""
+
+    def close(self) -> None:
+        """Learn that nothing more is read."""
 
 
 @frozen(kw_only=True)
@@ -137,6 +157,7 @@ class Exchange:
         touched: When the answer last moved on. 0.0: no byte of it yet.
         counted: Bytes that came since ``counted_from``, in monotonic seconds.
         stalled: As in :class:`Ended`.
+        sent_at: When bytes of the body were last taken. 0.0: none yet.
     """
 
     request: Request
@@ -156,6 +177,24 @@ class Exchange:
     counted: int = 0
     counted_from: float = 0.0
     stalled: str = ""
+    sent_at: float = 0.0
+
+    def on_read(self, count: int) -> bytes | int:
+        """Give bytes of the body."""
+        try:
+            data = self.request.body.read(count) if self.request.body else b""
+        except BaseException as exc:  # noqa: BLE001 - handed to whoever sends
+            self.error = exc
+            return int(pycurl.READFUNC_ABORT)
+        self.sent_at = time.monotonic()
+        return data
+
+    def on_seek(self, place: int, whence: int) -> int:
+        """Go to a place in the body."""
+        if self.request.body is None or whence != os.SEEK_SET:
+            return int(pycurl.SEEKFUNC_FAIL)
+        self.request.body.seek(place)
+        return int(pycurl.SEEKFUNC_OK)
 
     def on_header(self, line: bytes) -> int | None:
         """Take a line of headers; ends the request when there are too many."""
@@ -209,6 +248,8 @@ class Exchange:
         self.note_connection(now)
         if self.touched:
             return self._low_speed(now, limits.idle)
+        if self.sent_at:
+            return "nothing taken, and no answer, by", now - self.sent_at, limits.answer
         if sent:
             return "no answer from", elapsed - sent, limits.answer
         if self.connected_at is not None:
@@ -248,6 +289,8 @@ class Exchange:
         if not code:
             self._quietly(self.judge)  # an answer without a body, which the sink has not seen yet
         self._quietly(self.sink.finish)
+        if self.request.body is not None:
+            self.request.body.close()
         return Ended(
             response=self.response,
             accepted=bool(self.accepted),

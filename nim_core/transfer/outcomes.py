@@ -36,7 +36,7 @@ from nim_core.transfer.failures import Peer, proxy_refusal
 from nim_core.transfer.retry import RETRYABLE_STATUSES, parse_retry_after
 from nim_core.transfer.storage import storage_error
 
-__all__ = ["Decision", "Next", "Refusal", "decide", "status_error"]
+__all__ = ["Decision", "Next", "Refusal", "decide", "no_answer_error", "status_error"]
 
 
 class Refusal(enum.Enum):
@@ -149,6 +149,18 @@ def status_error(status: int, host: str, body: str = "") -> SourceError:
     kind, words = _STATUS_ERRORS.get(status, (TransientError if passing else SourceError, "request failed"))
     said = f": {body}" if body else ""
     return kind(f"{words} (HTTP {status} from {host}){said}")
+
+
+def no_answer_error(ended: Ended, peer: Peer) -> NimError | None:
+    """Return why a request that was sent for a sink has no answer. None: it has one, whatever its status."""
+    host = peer.origin.host
+    if ended.error is not None:
+        return _for_exception(ended.error, host).error
+    if ended.connect_status >= 300 or ended.response.status == 407:
+        return _for_proxy(ended.connect_status if ended.connect_status >= 300 else 407, peer).error
+    if ended.response.status and not (ended.code and ended.response.status < 300):
+        return None
+    return _for_code(ended, host).error
 
 
 def _for_proxy(status: int, peer: Peer) -> Decision:

@@ -58,10 +58,6 @@ class NewObject:
     replaces: StoredObject | None = None
 
 
-def _nobody(_count: int) -> None:
-    pass
-
-
 @frozen(kw_only=True)
 class Body:
     """
@@ -72,14 +68,19 @@ class Body:
         offset: Where they begin.
         size: How many there are.
         data: The bytes themselves, where they have been read already. None: read them from the file.
-        progress: Hears how many more bytes were taken; whoever reads by :meth:`open` need not care.
+        progress: Hears how many more bytes were taken; whoever reads by :meth:`open` need not care. None: nobody does.
     """
 
     path: Path
     offset: int = 0
     size: int
     data: bytes | None = None
-    progress: Callable[[int], None] = field(default=_nobody, eq=False, repr=False)
+    progress: Callable[[int], None] | None = field(default=None, eq=False, repr=False)
+
+    def taken(self, count: int) -> None:
+        """Say that so many more bytes were taken."""
+        if self.progress is not None:
+            self.progress(count)
 
     def open(self) -> BinaryIO:
         """Return a stream of exactly these bytes, that can seek; for clients that want one. OSError as from a file."""
@@ -118,7 +119,7 @@ class _Slice(io.RawIOBase):
             found = os.pread(self._file.fileno(), count, self._body.offset + self._place)
         buffer[: len(found)] = found
         self._place += len(found)
-        self._body.progress(len(found))
+        self._body.taken(len(found))
         return len(found)
 
     def close(self) -> None:
@@ -275,10 +276,23 @@ class PartedSink(Protocol):
         """
 
     def put_part(self, new: NewObject, upload: Upload, part: Part) -> StoredPart:
-        """Send a part, so that the store refuses it where its CRC-32C is another on arrival."""
+        """
+        Send a part; where the store checks parts, so that it refuses one whose CRC-32C is another on arrival.
+
+        Raises:
+            NotFoundError: The store no longer knows the upload; core begins another.
+            SourceError: In its most fitting subclass.
+        """
 
     def finish(self, new: NewObject, upload: Upload, parts: Sequence[StoredPart]) -> None:
-        """Make the object of its parts, in their order. Raises as ``put``; nothing is readable then."""
+        """
+        Make the object of its parts, in their order; where the store has not checked them, see that it is right.
+
+        Raises:
+            NotFoundError: The store no longer knows the upload; core begins another unless the object is there.
+            DigestMismatchError: What arrived is something else; nothing is readable any more.
+            RemoteChangedError: As ``put``, like all else.
+        """
 
     def abort(self, new: NewObject, upload: Upload) -> None:
         """Drop what was sent."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -57,6 +58,21 @@ class Oracle(argparse.ArgumentParser):
         raise UnreadableError(message)
 
 
+class ListOracle(argparse.ArgumentParser):
+    """The same of ``list-model-profiles``; ``--manifest-file`` and ``-m`` are documented for its siblings."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("-m", "--manifest-file")
+        self.add_argument("--model-cache-path")
+        self.add_argument("--lora", action="store_true")
+        self.add_argument("--explain", action="store_true")
+        self.add_argument("--json", action="store_true", dest="as_json")
+
+    def error(self, message: str) -> NoReturn:
+        raise UnreadableError(message)
+
+
 def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
     try:
         values = vars(Oracle().parse_args(arguments))
@@ -94,6 +110,25 @@ tokens = st.one_of(options, abbreviations, values, values, attached, short, unkn
 @given(st.lists(tokens, max_size=7))
 def test_reads_as_argparse_does(arguments: list[str]) -> None:
     assert read_by_command(arguments) == read_by_argparse(arguments)
+
+
+list_options = st.sampled_from(["--manifest-file", "-m", "--model-cache-path", "--lora", "--explain", "--json"])
+list_tokens = st.one_of(list_options, list_options.map(lambda name: name[:5]), values, st.just("-mx"), unknown)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(list_tokens, max_size=5))
+def test_list_model_profiles_reads_as_argparse_does(arguments: list[str]) -> None:
+    try:
+        expected: dict[str, object] | None = vars(ListOracle().parse_args(arguments))
+    except UnreadableError:
+        expected = None
+    try:
+        params = command("list-model-profiles").make_context("list-model-profiles", arguments, obj=None).params
+        found = {name: str(value) if isinstance(value, Path) else value for name, value in params.items()}
+    except USAGE_ERROR:
+        found = None
+    assert found == expected
 
 
 @pytest.mark.parametrize(

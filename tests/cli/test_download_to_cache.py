@@ -75,10 +75,57 @@ def test_an_unknown_profile_lists_those_there_are(get, manifest_file: Path) -> N
     ]
 
 
-def test_several_profiles_and_none_named(get) -> None:
-    ended = get()
+def hardware(tmp_path: Path, *gpus: dict[str, object]) -> str:
+    """Return a description of hardware."""
+    path = tmp_path / "hardware.json"
+    path.write_text(json.dumps({"gpus": gpus}))
+    return str(path)
+
+
+def test_several_profiles_and_no_gpu_to_choose_by(get, tmp_path: Path) -> None:
+    ended = get(NIM_HARDWARE_FILE=hardware(tmp_path))
     assert ended.code == 13
-    assert ended.last_line.startswith("error: no profile given, and there are 3 to choose from (exit 13); hint: ")
+    message = "error: no profile given, and there are 3 to choose from, but no GPU to choose by (exit 13); hint: "
+    assert ended.last_line.startswith(message)
+
+
+H100 = {"name": "NVIDIA H100 80GB HBM3", "device_id": "2330:10de", "memory_total": 80 * 2**30}
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "variables", "chosen"),
+    [
+        (1, (), {}, A),
+        (2, (), {}, B),
+        (2, (), {"NIM_MODEL_PROFILE": "default"}, B),
+        (2, ("--lora",), {}, C),
+        (2, (), {"NIM_PEFT_SOURCE": "/adapters"}, C),
+    ],
+)
+def test_the_best_profile_for_the_gpus(
+    count: int,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    chosen: str,
+    get,
+    downloads: FakeDownload,
+    tmp_path: Path,
+) -> None:
+    ended = get(*arguments, NIM_HARDWARE_FILE=hardware(tmp_path, H100 | {"count": count}), **variables)
+    assert (ended.code, [target.id for target in downloads.targets]) == (0, [chosen])
+    assert arguments or f"Selected profile: {chosen} (" in ended.err
+
+
+def test_a_pasted_line_counts_as_its_id(get, downloads: FakeDownload) -> None:
+    ended = get(NIM_MODEL_PROFILE=f"{B} (vllm-fp8-tp2-pp1) [requires >=34 GB/gpu]")
+    assert [target.id for target in downloads.targets] == [B]
+    assert "WARNING" in ended.err
+    assert f"Matched profile_id in manifest from env NIM_MODEL_PROFILE: {B}" in ended.err
+
+
+def test_a_named_profile_needs_no_gpu(get, downloads: FakeDownload) -> None:
+    assert get("-p", B, NIM_HARDWARE_FILE="/nowhere").code == 0
+    assert [target.id for target in downloads.targets] == [B]
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(EXCLUSIVE, 2)))
@@ -261,7 +308,7 @@ def test_a_logging_variable_that_cannot_be_read(name: str, value: str, get) -> N
 def test_help_says_where_values_come_from(cli: Cli) -> None:
     text = " ".join(cli("-h", name="download-to-cache").out.split())
     for words in (
-        "[env: NIM_MODEL_PROFILE; default: the only one in the manifest]",
+        "[env: NIM_MODEL_PROFILE; default: the best one for the GPUs found, or the only one]",
         "[env: NIM_MANIFEST_PATH; default: the image's own]",
         "[env: NIM_CACHE_PATH; default: /opt/nim/.cache]",
     ):

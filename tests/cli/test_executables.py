@@ -20,6 +20,7 @@ HEAVY = (
     "huggingface_hub",
     "modelscope",
     "pycurl",
+    "pynvml",
     "rich.progress",
     "structlog",
     "yaml",
@@ -55,8 +56,10 @@ def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("command", [("nim-llm", "download-to-cache"), ("download-to-cache",)])
-def test_both_ways_to_the_command(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command", [("nim-llm", "download-to-cache"), ("download-to-cache",), ("list-model-profiles",)]
+)
+def test_ways_to_a_command(command: tuple[str, ...]) -> None:
     done = run(SCRIPTS / command[0], *command[1:], "-h")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {' '.join(command)} [OPTIONS]\n")
@@ -74,7 +77,10 @@ def test_a_uri_without_plugin() -> None:
     assert done.stderr.splitlines()[-1].startswith("error: no installed plugin for scheme: nope:// (exit 24); hint: ")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("download-to-cache", "--help"), ("--version",), ("nope",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("download-to-cache", "--help"), ("list-model-profiles", "-h"), ("--version",), ("nope",)],
+)
 def test_help_waits_for_nothing_heavy(arguments: tuple[str, ...]) -> None:
     program = (
         f"import sys; sys.argv = ['nim-llm', *{arguments!r}]\n"
@@ -98,9 +104,10 @@ def test_reading_arguments_waits_for_nothing_heavy() -> None:
     assert heavy == "[]"
 
 
-def test_listing_plugins_loads_no_transport() -> None:
+@pytest.mark.parametrize("arguments", [("plugins", "list"), ("list-model-profiles",), ("hardware",)])
+def test_listing_loads_no_transport(arguments: tuple[str, ...]) -> None:
     program = (
-        "import sys; sys.argv = ['nim-llm', 'plugins', 'list']\n"
+        f"import sys; sys.argv = ['nim-llm', *{arguments!r}]\n"
         "from nim_core.cli.app import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({'httpx', 'pycurl', 'yaml', 'rich', 'boto3', 'huggingface_hub'} & set(sys.modules)))"

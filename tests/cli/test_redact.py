@@ -126,6 +126,7 @@ def test_what_is_secret_in_the_environment() -> None:
         EnvVar(name="PROXY", summary="", secret=True),
         EnvVar(name="OPEN_PROXY", summary="", secret=True),
         EnvVar(name="SIGNED", summary="", secret=True),
+        EnvVar(name="SEVERAL", summary="", secret=True),
         EnvVar(name="UNSET", summary="", secret=True, default="default"),
         EnvVar(name="LEVEL", summary=""),
     ]
@@ -134,6 +135,7 @@ def test_what_is_secret_in_the_environment() -> None:
         "PROXY": "http://user:pass%20word@proxy.corp:8080",
         "OPEN_PROXY": "http://proxy.corp:8080",
         "SIGNED": "https://host/file?sig=abc",
+        "SEVERAL": "s3://bucket, https://me:hunter2@one/,https://me:hun,ter3@two",
         "LEVEL": "INFO",
     }
     assert secret_values(Variables(declared, environ)) == {
@@ -141,6 +143,10 @@ def test_what_is_secret_in_the_environment() -> None:
         "user:pass%20word",
         "pass%20word",
         "https://host/file?sig=abc",
+        "me:hunter2",
+        "hunter2",
+        "me:hun,ter3",
+        "hun,ter3",
     }
 
 

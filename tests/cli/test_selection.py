@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from nim_core.cli.naming import short_name
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.errors import ProfileError
 from nim_core.manifest import Manifest, Profile
+from nim_core.profiles.names import short_name
 
 TAGS = {"llm_engine": "vllm", "precision": "bf16", "tp": "1", "pp": "1"}
 PLAIN = Profile(id="a" * 64, tags=TAGS)
@@ -82,8 +82,8 @@ All valid profiles of m.yaml:
         (Choice(), f"no profile given, and there are 3 to choose from\n{ALL_THREE}"),
         (
             Choice(variable="vllm"),
-            "NIM_MODEL_PROFILE is set to vllm, but no matching profile_id or profile description is found in manifest\n"
-            + ALL_THREE,
+            "Environment variable NIM_MODEL_PROFILE is set to vllm, but no matching profile_id or profile "
+            "description is found in manifest\n" + ALL_THREE,
         ),
     ],
 )

@@ -74,6 +74,7 @@ def test_a_download() -> None:
         files=2,
         speed=150,
         active=(ActiveFile(name="a", done=500, total=1000),),
+        to_send=1500,
     )
 
 

@@ -380,7 +380,7 @@ def test_an_unknown_profile_is_named_beside_those_there_are(machine, serve):
 def test_no_profile_given_and_several_there(machine, serve):
     tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("1", "2"))
     served = serve(SMALL, tags=tags)
-    ended = machine.run("--manifest-file", served.manifest)
+    ended = machine.run("--manifest-file", served.manifest, env={"CUDA_VISIBLE_DEVICES": "none"})
     assert ended.code == 13
     assert "no profile given, and there are 2 to choose from" in ended.last
     for way_out in ("--profiles", "NIM_MODEL_PROFILE", "--all"):

@@ -16,6 +16,7 @@ HEAVY = {
     "modelscope",
     "modelscope_hub",
     "numpy",
+    "pynvml",
     "torch",
     "vllm",
 }

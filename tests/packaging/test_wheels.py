@@ -76,7 +76,7 @@ def test_entry_points(name: str) -> None:
     found = {section: dict(entries[section]) for section in entries.sections()}
     if name == "nim-core":
         assert set(found) == {"console_scripts"}
-        assert {"nim-llm", "download-to-cache"} <= set(found["console_scripts"])
+        assert {"nim-llm", "download-to-cache", "list-model-profiles"} <= set(found["console_scripts"])
     else:
         folder = name.removeprefix("nim-source-")
         assert found == {"nim_core.plugins": {folder: f"{name.replace('-', '_')}.plugin"}}

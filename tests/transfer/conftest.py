@@ -43,7 +43,7 @@ class Site:
 
 @define
 class Bench:
-    """Runs engines in one folder and keeps what they said and published."""
+    """Runs engines in one folder and keeps them, what they said and what they published."""
 
     folder: Path
     origin: HttpOrigin
@@ -53,6 +53,7 @@ class Bench:
     contents: dict[str, bytes] = field(factory=dict)
     locates: int = 0
     refuse: OSError | None = None
+    engines: list[Engine] = field(factory=list)
 
     @property
     def partials(self) -> Path:
@@ -91,6 +92,7 @@ class Bench:
             publish=self.publish,
             emit=self.events.append,
         )
+        self.engines.append(engine)
         engine.run(jobs)
         return engine
 

@@ -177,6 +177,15 @@ def test_cuts_without_end_are_an_error(bench, site, pattern):
     assert len(site.requests) == 4
 
 
+def test_the_file_that_ended_the_run_is_known(bench, site, pattern):
+    site.files |= {"/f": pattern(SMALL), "/wrong": pattern(SMALL)}
+    assert bench.run(bench.job("/f")).failed is None
+    wrong = bench.job("/wrong", digests=(Digest("sha256", "0" * 64),))
+    with pytest.raises(DigestMismatchError):
+        bench.run(bench.job("/f"), wrong)
+    assert bench.engines[-1].failed is wrong
+
+
 @pytest.mark.parametrize("size", [MIDDLE, LARGE])
 def test_a_server_without_ranges(bench, site, pattern, size):
     site.files["/f"] = pattern(size)

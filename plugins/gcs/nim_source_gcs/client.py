@@ -6,17 +6,19 @@ import ipaddress
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from nim_core.errors import AuthenticationError, TransientError, UnsupportedError
-from nim_core.types import Ambient, Anonymous, BearerToken, ModelUri, Secret, SourceContext, UriStyle
-from nim_source_gcs.credentials import Found, endpoint, find_credentials
-from nim_source_gcs.errors import judging, sign_in_error
+from nim_core.errors import AuthenticationError, SourceError, TransientError, UnsupportedError
+from nim_core.types import Ambient, Anonymous, BearerToken, ModelUri, Secret, SinkContext, SourceContext, UriStyle
+from nim_source_gcs.credentials import Access, Found, endpoint, find_credentials
+from nim_source_gcs.errors import judging, sign_in_error, status_error
+from nim_source_gcs.objects import FIELDS, Generation
 from nim_source_gcs.refs import GcsRef
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _DIRECT_SECONDS: Final = 10.0
 _MARGIN_SECONDS: Final = 225.0
 """As google-auth has it: the metadata server gives out the same token until four minutes before its end."""
 
-_FIELDS: Final = "items(name,size,md5Hash,crc32c,generation,contentEncoding),nextPageToken"
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -117,9 +119,10 @@ class GoogleRequest:
 class Signer:
     """Signs requests; safe to use from several threads."""
 
-    def __init__(self, context: SourceContext, url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, context: SourceContext | SinkContext, url: str, scope: str, clock: Callable[[], float]) -> None:
         self._context = context
         self._url = url
+        self._scope = scope
         self._clock = clock
         self._lock = threading.Lock()
         self._request = GoogleRequest(context.http, context.variables.text("GCE_METADATA_HOST"))
@@ -144,10 +147,18 @@ class Signer:
             hint="set GOOGLE_APPLICATION_CREDENTIALS to a credentials file",
         )
 
+    def signed(self, bucket: str, send: Callable[[Pass], T], status: Callable[[T], int]) -> T:
+        """Return what ``send`` answers; it is asked once more with another token when its answer's status is 401."""
+        granted = self.sign(bucket)
+        answer = send(granted)
+        if status(answer) == 401 and granted.renew_at is not None:
+            answer = send(self.sign(bucket, refused=granted))
+        return answer
+
     def _ambient(self, refused: Pass | None) -> Pass:
         with self._lock:
             if not self._searched:
-                self._found = find_credentials(self._context.variables, self._request)
+                self._found = find_credentials(self._context.variables, self._request, self._scope)
                 self._searched = True
             if self._found is None:
                 return Pass()
@@ -179,45 +190,88 @@ class _Session:
 
     is_mtls = False
 
-    def __init__(self, http: httpx.Client, signer: Signer, bucket: str) -> None:
-        self._http = http
-        self._signer = signer
+    def __init__(self, client: Client, bucket: str) -> None:
+        self._client = client
         self._bucket = bucket
 
     def request(self, method: str, url: str, data: Any = None, **_: Any) -> httpx.Response:
-        """Send a request, once more with another token when the first is refused; the headers are core's own."""
-        granted = self._signer.sign(self._bucket)
-        response = self._send(method, url, granted, data)
-        if response.status_code == 401 and granted.renew_at is not None:
-            response = self._send(method, url, self._signer.sign(self._bucket, refused=granted), data)
-        return response
-
-    def _send(self, method: str, url: str, granted: Pass, data: Any) -> httpx.Response:
-        parts = urlsplit(url)
-        headers = {name: value.reveal() for name, value in granted.headers.items()}
-        target = f"{parts.path}?{parts.query}".encode("ascii")
-        origin = f"{parts.scheme}://{parts.netloc}/"
-        return self._http.request(method, origin, headers=headers, content=data, extensions={"target": target})
+        """Send a request; the headers are core's own."""
+        return self._client.request(self._bucket, method, url, content=data)
 
 
 class Client:
-    """Buckets at the endpoint that the variables name."""
+    """
+    Buckets at the endpoint that the variables name.
 
-    def __init__(self, context: SourceContext, clock: Callable[[], float] = time.time) -> None:
+    Args:
+        context: Of a source or a sink.
+        access: What is to be done there.
+        clock: Unix time in seconds.
+
+    Attributes:
+        url: The endpoint, without a slash at the end.
+        signer: Signs what goes there.
+    """
+
+    def __init__(
+        self, context: SourceContext | SinkContext, access: Access, clock: Callable[[], float] = time.time
+    ) -> None:
         self.url = endpoint(context.variables)
-        self.signer = Signer(context, self.url, clock)
+        self.signer = Signer(context, self.url, access.scope, clock)
+        self._role = access.role
         self._http = context.http
         self._buckets: dict[str, Any] = {}
 
-    def object(self, ref: GcsRef, generation: int | None = None) -> Any | None:
-        """Return what google-cloud-storage knows of an object. None when it or its bucket is not there."""
-        with judging(ref, self.signer.sign(ref.bucket).origin):
-            return self._bucket(ref).get_blob(ref.key, generation=generation, retry=None)
+    def object(self, ref: GcsRef, generation: int | None = None) -> Generation | None:
+        """Return what an object holds, or whether it holds ``generation``. None when it or its bucket is not there."""
+        with self.judging(ref):
+            blob = self._bucket(ref).get_blob(ref.key, generation=generation, retry=None)
+            return None if blob is None else Generation.read(blob._properties)  # noqa: SLF001 - as the API sent it
 
-    def objects(self, ref: GcsRef) -> list[Any]:
-        """Return all objects below a prefix. Raises NotFoundError when the bucket is not there."""
-        with judging(ref, self.signer.sign(ref.bucket).origin):
-            return list(self._bucket(ref).list_blobs(prefix=ref.prefix, fields=_FIELDS, retry=None))
+    def objects(self, ref: GcsRef, prefix: str) -> Iterator[Generation]:
+        """Return all objects whose keys begin with ``prefix``. Raises NotFoundError when the bucket is not there."""
+        with self.judging(ref):
+            for blob in self._bucket(ref).list_blobs(prefix=prefix, fields=FIELDS, retry=None):
+                yield Generation.read(blob._properties)  # noqa: SLF001
+
+    def request(
+        self,
+        bucket: str,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+    ) -> httpx.Response:
+        """
+        Send a control request, once more with another token when the first is refused.
+
+        Args:
+            bucket: What it is about.
+            method: In capitals.
+            url: Sent as it is.
+            content: Its body.
+            headers: Beside core's own and those that sign it.
+            repeatable: Whether it does no harm when core sends it again.
+        """
+        parts = urlsplit(url)
+        extensions = {"target": f"{parts.path}?{parts.query}".encode("ascii"), "repeatable": repeatable}
+
+        def send(granted: Pass) -> httpx.Response:
+            signed = {**(headers or {}), **{name: value.reveal() for name, value in granted.headers.items()}}
+            origin = f"{parts.scheme}://{parts.netloc}/"
+            return self._http.request(method, origin, headers=signed, content=content, extensions=extensions)
+
+        return self.signer.signed(bucket, send, lambda answer: answer.status_code)
+
+    def judging(self, ref: GcsRef) -> AbstractContextManager[None]:
+        """Ask about ``ref``, or read what was answered, as :func:`~nim_source_gcs.errors.judging`."""
+        return judging(ref, self.signer.sign(ref.bucket).origin, self._role)
+
+    def refusal(self, ref: GcsRef, status: int) -> SourceError:
+        """Return the error for a status that is no success, as :func:`~nim_source_gcs.errors.status_error`."""
+        return status_error(status, ref, self.signer.sign(ref.bucket).origin, self._role)
 
     def _bucket(self, ref: GcsRef) -> Any:
         from google.auth.credentials import AnonymousCredentials
@@ -227,7 +281,7 @@ class Client:
             client = storage.Client(
                 project=None,
                 credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-                _http=_Session(self._http, self.signer, ref.bucket),
+                _http=_Session(self, ref.bucket),
                 client_options={"api_endpoint": self.url},
             )
             # It asks for the bucket itself, in a thread of its own, for traces that nobody reads.

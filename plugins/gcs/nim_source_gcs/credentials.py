@@ -49,8 +49,6 @@ ENVIRONMENT: Final = (
     ),
 )
 
-SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
-
 _ADDRESS = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^/@?#:\[\]\s]+)(:\d+)?")
 _MEND: Final[Mapping[str, str]] = {
     "service_account": "check that the key is not deleted or disabled and that this machine's clock is right",
@@ -68,6 +66,24 @@ Type of a credentials file to the module and the function that reads it.
 
 google-auth would choose by itself, but then also asks an API for the project's name, which nobody needs here.
 """
+
+
+@frozen(kw_only=True)
+class Access:
+    """
+    What is to be done with a bucket.
+
+    Attributes:
+        scope: What tokens are asked for; a machine or file may have been given less.
+        role: Role that allows it, by the name that Google shows.
+    """
+
+    scope: str
+    role: str
+
+
+READ: Final = Access(scope="https://www.googleapis.com/auth/devstorage.read_only", role="Storage Object Viewer")
+WRITE: Final = Access(scope="https://www.googleapis.com/auth/devstorage.read_write", role="Storage Object User")
 
 
 @frozen(kw_only=True)
@@ -105,13 +121,14 @@ def endpoint(variables: Variables) -> str:
     return url
 
 
-def find_credentials(variables: Variables, request: Callable[..., Any]) -> Found | None:
+def find_credentials(variables: Variables, request: Callable[..., Any], scope: str) -> Found | None:
     """
     Find Application Default Credentials: the file that is named, gcloud's file, the metadata server. None: none.
 
     Args:
         variables: Those of :data:`ENVIRONMENT`.
         request: What google-auth makes its requests with.
+        scope: What tokens are to allow, where the kind of credentials leaves the choice.
 
     Raises:
         AuthenticationError: A file is there, or is named, and cannot be used.
@@ -123,9 +140,9 @@ def find_credentials(variables: Variables, request: Callable[..., Any]) -> Found
     elif _expanded(well_known).is_file():
         found = _from_file(_expanded(well_known), f"gcloud ({_expanded(well_known)})")
     else:
-        return _from_metadata(variables, request)
+        return _from_metadata(variables, request, scope)
     project = variables.text("GOOGLE_CLOUD_QUOTA_PROJECT")
-    scoped = import_module("google.auth.credentials").with_scopes_if_required(found.credentials, [SCOPE])
+    scoped = import_module("google.auth.credentials").with_scopes_if_required(found.credentials, [scope])
     return Found(
         credentials=scoped.with_quota_project(project) if project else scoped, origin=found.origin, mend=found.mend
     )
@@ -169,18 +186,18 @@ def _read(kind: str, info: dict[str, Any]) -> Any:
     return credentials
 
 
-def _from_metadata(variables: Variables, request: Callable[..., Any]) -> Found | None:
+def _from_metadata(variables: Variables, request: Callable[..., Any], scope: str) -> Found | None:
     """Ask whether there is a metadata server; one that is named is taken for granted."""
-    mend = "give this machine or workload a service account that may read the bucket"
+    mend = "give this machine or workload a service account that may use the bucket"
     project = variables.text("GOOGLE_CLOUD_QUOTA_PROJECT")
     if variables.is_set("GCE_METADATA_HOST"):
-        credentials = import_module("google.auth.compute_engine").Credentials(scopes=[SCOPE], quota_project_id=project)
+        credentials = import_module("google.auth.compute_engine").Credentials(scopes=[scope], quota_project_id=project)
         return Found(credentials=credentials, origin="the metadata server", mend=mend)
     if variables.text("NO_GCE_CHECK") == "true":
         return None
     logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of every machine that is not Google's
     try:
-        credentials, _ = import_module("google.auth").default([SCOPE], request, project)
+        credentials, _ = import_module("google.auth").default([scope], request, project)
     except import_module("google.auth.exceptions").DefaultCredentialsError:
         return None
     return Found(credentials=credentials, origin="the metadata server", mend=mend)

@@ -20,7 +20,7 @@ from nim_source_gcs.credentials import Found
 from nim_source_gcs.refs import GcsRef
 
 _SET: Final = "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run: gcloud auth application-default login"
-_GRANT: Final = "grant its account the role Storage Object Viewer on the bucket; without the right to list, an object "
+_GRANT: Final = "grant its account the role {role} on the bucket; without the right to list, an object "
 _MISSING: Final = "that does not exist is refused alike"
 _PAYS: Final = "if the requester pays for this bucket, set GOOGLE_CLOUD_QUOTA_PROJECT to the project to bill"
 _MEANINGS: Final[Mapping[int, tuple[type[SourceError], str, str | None]]] = {
@@ -33,13 +33,14 @@ _MEANINGS: Final[Mapping[int, tuple[type[SourceError], str, str | None]]] = {
 
 
 @contextmanager
-def judging(ref: GcsRef, origin: str | None) -> Iterator[None]:
+def judging(ref: GcsRef, origin: str | None, role: str) -> Iterator[None]:
     """
-    Ask google-cloud-storage about ``ref``.
+    Ask google-cloud-storage about ``ref``, or read an answer about it.
 
     Args:
         ref: What is asked about.
         origin: Where the credentials came from. None when there are none.
+        role: Role that allows it.
 
     Raises:
         SourceError: In the subclass that the answer asks for.
@@ -49,7 +50,7 @@ def judging(ref: GcsRef, origin: str | None) -> Iterator[None]:
     try:
         yield
     except GoogleAPICallError as exc:
-        raise status_error(int(exc.code or 0), ref, origin) from exc
+        raise status_error(int(exc.code or 0), ref, origin, role) from exc
     except InvalidUriError:
         raise  # a name that cannot be a file's
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -60,13 +61,14 @@ def judging(ref: GcsRef, origin: str | None) -> Iterator[None]:
         ) from exc
 
 
-def status_error(status: int, ref: GcsRef, origin: str | None) -> SourceError:
+def status_error(status: int, ref: GcsRef, origin: str | None, role: str) -> SourceError:
     """Return the error for a status that is no success; arguments as :func:`judging`."""
     if status >= 500 or status == 408:
         return TransientError(f"Google Cloud Storage failed for {ref} (HTTP {status})", uri=str(ref))
     kind, words, hint = _MEANINGS.get(status, (SourceError, "unexpected answer about {ref}", None))
     if origin is None and status in {401, 403}:
         words, hint = "no access to {ref} without credentials, and none were found", _SET
+    hint = hint and hint.format(role=role)
     return kind(f"{words.format(ref=ref, origin=origin)} (HTTP {status})", hint=hint, uri=str(ref))
 
 

@@ -66,10 +66,14 @@ class GcsRef:
         """Return the object at ``path`` below this prefix."""
         return evolve(self, key=self.prefix + path)
 
+    @property
+    def place(self) -> str:
+        """How paths of the API name the object."""
+        return f"b/{quote(self.bucket, safe='')}/o/{quote(self.key, safe='')}"
+
     def media_path(self, generation: int) -> str:
         """API path of the bytes of one generation of the object."""
-        place = f"{quote(self.bucket, safe='')}/o/{quote(self.key, safe='')}"
-        return f"/download/storage/v1/b/{place}?generation={generation}&alt=media"
+        return f"/download/storage/v1/{self.place}?generation={generation}&alt=media"
 
     @property
     def cache_key(self) -> CacheKey:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from attrs import evolve, frozen
 
 from nim_core.errors import NotFoundError, RemoteChangedError
-from nim_core.types import CacheKey, Digest, HttpObject, Listing, ModelUri, RemoteFile, SourceContext
+from nim_core.types import CacheKey, HttpObject, Listing, ModelUri, RemoteFile, SourceContext
 from nim_source_gcs.client import Client, Pass
-from nim_source_gcs.errors import judging
+from nim_source_gcs.credentials import READ
+from nim_source_gcs.objects import Generation
 from nim_source_gcs.refs import GcsRef
 
 
@@ -42,7 +42,7 @@ class GcsSource:
     """
 
     def __init__(self, context: SourceContext, *, clock: Callable[[], float] = time.time) -> None:
-        self._client = Client(context, clock)
+        self._client = Client(context, READ, clock)
         self._objects: dict[GcsRef, _Object] = {}
         self._given: dict[GcsRef, Pass] = {}
 
@@ -91,28 +91,21 @@ class GcsSource:
         self._objects.clear()
 
     def _asked(self, ref: GcsRef) -> _Object | None:
-        blob = self._client.object(ref)
-        return None if blob is None else self._learned(ref, blob)
+        told = self._client.object(ref)
+        return None if told is None else self._learned(ref, told)
 
     def _below(self, ref: GcsRef) -> tuple[RemoteFile, ...]:
         """List below a prefix, without the empty objects that stand for folders."""
         files = []
-        for blob in self._client.objects(ref):
-            found = GcsRef(bucket=ref.bucket, key=str(blob.name))
-            if not (found.is_prefix and blob.size == 0):
-                files.append(evolve(self._learned(found, blob).file, path=found.key.removeprefix(ref.prefix)))
+        for told in self._client.objects(ref, ref.prefix):
+            found = GcsRef(bucket=ref.bucket, key=told.key)
+            if not (found.is_prefix and told.size == 0):
+                files.append(evolve(self._learned(found, told).file, path=found.key.removeprefix(ref.prefix)))
         return tuple(files)
 
-    def _learned(self, ref: GcsRef, blob: Any) -> _Object:
-        with judging(ref, None):
-            unpacked = blob.content_encoding == "gzip"
-            digests = (("md5", blob.md5_hash), ("crc32c", blob.crc32c))  # composite objects have no MD5
-            file = RemoteFile(
-                path=ref.name,
-                size=None if unpacked else int(blob.size),
-                digests=() if unpacked else tuple(Digest.from_base64(name, text) for name, text in digests if text),
-            )
-            found = _Object(ref=ref, generation=int(blob.generation), file=file, unpacked=unpacked)
+    def _learned(self, ref: GcsRef, told: Generation) -> _Object:
+        file = RemoteFile(path=ref.name, size=None if told.unpacked else told.size, digests=told.digests)
+        found = _Object(ref=ref, generation=told.number, file=file, unpacked=told.unpacked)
         self._objects[ref] = found
         return found
 

@@ -1,4 +1,4 @@
-"""Sources of this plugin, opened against a real server of Google Cloud Storage, and the program run against it."""
+"""Sources and sinks of this plugin, opened against real servers of Google Cloud Storage, and the program run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from attrs import frozen
-from nim_source_gcs.plugin import nim_provide_credential, nim_register_sources
+from google.cloud import storage  # noqa: TID253
+from nim_source_gcs.plugin import nim_provide_credential, nim_register_sinks, nim_register_sources
+from nim_source_gcs.sink import GcsSink
 from nim_source_gcs.source import GcsSource
 
+from nim_core.errors import TransientError
 from nim_core.testing.corpus import Content, PatternContent, inline
-from nim_core.testing.harness import source_context
+from nim_core.testing.harness import ControlClient, source_context
+from nim_core.types import CredentialRequest, HttpAnswer, HttpUpload, SinkContext, Variables
 
 pytest_plugins = ["nim_core.testing"]
 
 OpenSource = Callable[..., GcsSource]
+OpenSink = Callable[..., GcsSink]
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +88,79 @@ def open_source() -> Iterator[OpenSource]:
 def source(open_source, gcs_server, key_file) -> GcsSource:
     """A source that signs in with a service account's key."""
     return open_source({**gcs_server.environment(), **key_file})
+
+
+def send(upload: HttpUpload) -> HttpAnswer:
+    """Send a request as core does: once, its URL to the letter, its body as a stream."""
+    parts = httpx.URL(upload.url.reveal())
+    target = upload.url.reveal().partition("://")[2].partition("/")[2]
+    headers = {name: value.reveal() for name, value in upload.headers}
+    content = None
+    if upload.body is not None:
+        headers["Content-Length"] = str(upload.body.size)
+        content = iter(upload.body.open().readlines())
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        extensions = {"target": f"/{target}".encode("ascii")}
+        try:
+            response = client.request(
+                upload.method, parts, headers=headers, content=content, extensions=extensions, follow_redirects=False
+            )
+        except httpx.TransportError as exc:
+            raise TransientError("no answer") from exc
+    told = {name.lower(): value for name, value in response.headers.items()}
+    return HttpAnswer(status=response.status_code, headers=told, body=response.content[: 1 << 16])
+
+
+@pytest.fixture
+def open_sink() -> Iterator[OpenSink]:
+    """Return a function that makes a sink from variables, closed at the end of the test."""
+    [spec] = nim_register_sinks()
+    with ExitStack() as stack:
+
+        def open_one(environment, *, bucket="models", clock=time.time) -> GcsSink:
+            variables = Variables(spec.environment, {"NO_GCE_CHECK": "true", **environment})
+
+            def credential(endpoint, uri):
+                return nim_provide_credential(
+                    CredentialRequest(source=spec.name, endpoint=endpoint, uri=uri, variables=variables)
+                )
+
+            http = stack.enter_context(ControlClient())
+            context = SinkContext(bucket=bucket, http=http, variables=variables, credential=credential, send=send)
+            sink = GcsSink(context, clock=clock)
+            stack.callback(sink.close)
+            return sink
+
+        yield open_one
+
+
+@pytest.fixture(params=["gcs_server", "gcs_emulator"])
+def server(request: pytest.FixtureRequest):
+    """Either server, with the bucket ``models``."""
+    found = request.getfixturevalue(request.param)
+    found.make_bucket("models")
+    return found
+
+
+@pytest.fixture
+def emulator(gcs_emulator):
+    """The server that knows resumable uploads, with the bucket ``models``."""
+    gcs_emulator.make_bucket("models")
+    return gcs_emulator
+
+
+@pytest.fixture
+def signed_in(key_file: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., storage.Client]:
+    """Return a function that makes Google's client for a server; it finds key and server by itself."""
+
+    def make(server) -> storage.Client:
+        for name, value in {**key_file, **server.environment()}.items():
+            monkeypatch.setenv(name, value)
+        client = storage.Client(project="sample")
+        client._bucket_metadata_cache = None
+        return client
+
+    return make
 
 
 @frozen

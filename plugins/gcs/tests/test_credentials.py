@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nim_source_gcs.client import GoogleRequest
-from nim_source_gcs.credentials import ENVIRONMENT, find_credentials
+from nim_source_gcs.credentials import ENVIRONMENT, READ, find_credentials
 
 from nim_core.errors import AuthenticationError, TransientError
 from nim_core.testing.corpus import inline
@@ -144,7 +144,7 @@ def test_impersonation_by_a_file_asks_googles_own_service(google_auth, tmp_path,
     facts = {"service_account_impersonation_url": f"{url}:generateAccessToken", "source_credentials": source}
     file.write_text(json.dumps({"type": "impersonated_service_account", **facts}))
     with ControlClient() as http:
-        found = find_credentials(Variables(ENVIRONMENT, named(file)), GoogleRequest(http, None))
+        found = find_credentials(Variables(ENVIRONMENT, named(file)), GoogleRequest(http, None), READ.scope)
     assert found.credentials.service_account_email == "a@b.iam.gserviceaccount.com"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
@@ -9,7 +10,6 @@ import google.auth  # noqa: TID253
 import google.auth.transport.requests  # noqa: TID253
 import pytest
 from google.auth.exceptions import RefreshError  # noqa: TID253
-from google.cloud import storage  # noqa: TID253
 from google.cloud.exceptions import Forbidden, NotFound, TooManyRequests  # noqa: TID253
 
 from nim_core.testing.corpus import PatternContent, inline
@@ -21,13 +21,9 @@ SCOPES = ["https://www.googleapis.com/auth/devstorage.read_only"]
 
 
 @pytest.fixture
-def official(gcs_server, key_file, monkeypatch):
+def official(gcs_server, signed_in):
     """Google's client, which finds the key and the server by itself."""
-    for name, value in {**key_file, **gcs_server.environment()}.items():
-        monkeypatch.setenv(name, value)
-    client = storage.Client(project="sample")
-    client._bucket_metadata_cache = None
-    return client
+    return signed_in(gcs_server)
 
 
 def test_googles_client_reads_objects(official, model, files):
@@ -121,3 +117,12 @@ def test_the_server_is_gone_when_it_is_left():
     with GcsServer() as server:
         process = server._process
     assert process.poll() is not None
+
+
+def test_googles_client_uploads_in_chunks(gcs_emulator, signed_in):
+    gcs_emulator.make_bucket("models")
+    content = PatternContent(length=1_200_000)
+    blob = signed_in(gcs_emulator).bucket("models").blob("x", chunk_size=1 << 18)
+    blob.upload_from_file(io.BytesIO(content.data()), checksum="crc32c")
+    assert [exchange.status for exchange in gcs_emulator.log.select(route="upload")] == [200, 308, 308, 308, 308, 200]
+    assert blob.download_as_bytes() == content.data()

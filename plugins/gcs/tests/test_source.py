@@ -123,6 +123,31 @@ def test_composite_objects_have_a_crc_alone(source, gcs_server):
     assert fetched(source.locate(uri, file)) == content.data()
 
 
+def labelled(signed_in, server, key, data, **metadata):
+    blob = signed_in(server).bucket("models").blob(key)
+    blob.metadata = metadata
+    blob.upload_from_string(data)
+
+
+def test_digests_that_a_mirror_stored_are_told_too(source, gcs_server, signed_in):
+    gcs_server.make_bucket("models")
+    content = inline("x")
+    stored = f"{content.digest('blake3')},{content.digest('sha256')},crc32c:00000000"
+    labelled(signed_in, gcs_server, "p/x", content.data(), **{"nim-digests": stored, "owner": "me"})
+    digests = {content.digest(name) for name in ("blake3", "sha256", "md5", "crc32c")}
+    for place in ("models/p/x", "models/p/"):
+        [file] = source.list_files(gs(place)).files
+        assert set(file.digests) == digests
+
+
+@pytest.mark.parametrize("text", ["", "sha256", "sha256:12", "sha1024:00", "blake3:" + "0" * 64 + ",md4:00"])
+def test_digests_that_somebody_made_up_are_ignored(source, gcs_server, signed_in, text):
+    gcs_server.make_bucket("models")
+    labelled(signed_in, gcs_server, "x", b"x", **{"nim-digests": text})
+    [file] = source.list_files(gs("models/x")).files
+    assert {digest.algorithm for digest in file.digests} == {"md5", "crc32c"}
+
+
 def test_what_is_stored_compressed_promises_nothing(source, gcs_server):
     gcs_server.put("models", "x.json", inline(b"\x1f\x8b"), encoding="gzip")
     uri = gs("models/x.json")

@@ -1,9 +1,19 @@
-"""What this distribution brings: one source, and credentials for it from netrc."""
+"""What this distribution brings: one source, credentials for it from netrc, and web servers as mirrors."""
 
 from __future__ import annotations
 
 from nim_core.hookspecs import hookimpl
-from nim_core.types import Credential, CredentialRequest, EnvVar, Source, SourceContext, SourceSpec, UriStyle
+from nim_core.types import (
+    Credential,
+    CredentialRequest,
+    EnvVar,
+    ModelUri,
+    OverrideTarget,
+    Source,
+    SourceContext,
+    SourceSpec,
+    UriStyle,
+)
 
 _NETRC = EnvVar(
     name="NETRC",
@@ -36,6 +46,16 @@ def nim_provide_credential(request: CredentialRequest) -> Credential | None:
     from nim_source_http.credentials import netrc_credential
 
     return netrc_credential(request)
+
+
+@hookimpl(trylast=True)
+def nim_rewrite_uri(uri: ModelUri, override: OverrideTarget) -> tuple[ModelUri, ...] | None:
+    """Name a file on a web server, which is what ``http://`` and ``https://`` targets are."""
+    if override.scheme not in {"http", "https"}:
+        return None
+    from nim_source_http.refs import at_server
+
+    return at_server(uri, override)
 
 
 def _make_source(context: SourceContext) -> Source:

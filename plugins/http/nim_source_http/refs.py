@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-from nim_core.errors import InvalidUriError
-from nim_core.types import BasicPair, CacheKey, ModelUri, check_relative_path
+from nim_core.errors import InvalidUriError, OverrideUnsupportedError
+from nim_core.types import BasicPair, CacheKey, ModelUri, OverrideTarget, UriStyle, check_relative_path
 
 _SENT_AS_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F))
 _REST = re.compile(
@@ -97,6 +97,30 @@ def cache_key_of(ref: HttpRef) -> CacheKey:
         root="http/hub",
         repo=f"files--{host}--{hashlib.sha256(identity.encode()).hexdigest()[:32]}",
         snapshot="current",
+    )
+
+
+def at_server(uri: ModelUri, override: OverrideTarget) -> tuple[ModelUri, ...]:
+    """
+    Return the URLs that may stand for a file on a web server that NIM_REPOSITORY_OVERRIDE names, likeliest first.
+
+    A server decodes the path once. The key, which has percent signs, is therefore encoded again, as the clients of
+    object stores do; sent as it is, it names a file in folders, as servers keep them that were filled by hand. A query,
+    such as one that signs, stays at the end.
+
+    Raises:
+        OverrideUnsupportedError: ``uri`` names a whole model, which plain servers cannot list.
+    """
+    if uri.style is not UriStyle.OBJECT and uri.file is None:
+        raise OverrideUnsupportedError(
+            f"a web server cannot list a model: {uri.display} at {override.display}",
+            hint="name the model's files in a manifest (--manifest-file)",
+        )
+    folder, question, query = override.location.partition("?")
+    keys = (quote(override.key, safe=""), override.key)
+    return tuple(
+        ModelUri(scheme=override.scheme, location=f"{folder.rstrip('/')}/{key}{question}{query}", style=UriStyle.OBJECT)
+        for key in keys
     )
 
 

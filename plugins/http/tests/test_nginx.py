@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import shutil
-import socket
-import subprocess
-import time
 
 import pytest
 from nim_source_http.plugin import nim_provide_credential, nim_register_sources
 
 from nim_core.errors import AuthenticationError, NotFoundError, RateLimitedError, TransientError
 from nim_core.settings import Settings
+from nim_core.testing.nginx import AUTH, USERINFO, nginx
 from nim_core.transfer.control import control_client
 from nim_core.transfer.network import network_config
 from nim_core.transfer.retry import RetryPolicy
@@ -21,67 +18,26 @@ from nim_core.uris import parse_uri
 DATA = b"0123456789" * 1000
 FLAT = "nim%2Fmeta%2Fllama%3Ahf%3Ffile%3Dconfig.json"
 
-CONFIG = """
-daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log;
-user {user};
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  server {{
-    listen 127.0.0.1:{port};
-    root {folder}/files;
-    location /whole/ {{ alias {folder}/files/; max_ranges 0; }}
-    location /get-only/ {{ alias {folder}/files/; if ($request_method = HEAD) {{ return 405; }} }}
-    location /private/ {{ alias {folder}/files/; auth_basic models; auth_basic_user_file {folder}/passwords; }}
-    location /moved/ {{ rewrite ^/moved(.*)$ $1 redirect; }}
-    location /limited/ {{ return 429; add_header Retry-After 3600 always; }}
-    location /broken/ {{ return 503; }}
-  }}
-}}
-"""
-
-
-def nginx_program():
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail("nginx is not installed: apt-get install nginx-light")
-    if found is None:
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
-    return found
+RULES = (
+    "location /whole/ { alias FILES/; max_ranges 0; }",
+    "location /get-only/ { alias FILES/; if ($request_method = HEAD) { return 405; } }",
+    f"location /private/ {{ alias FILES/; {AUTH} }}",
+    "location /moved/ { rewrite ^/moved(.*)$ $1 redirect; }",
+    "location /limited/ { return 429; add_header Retry-After 3600 always; }",
+    "location /broken/ { return 503; }",
+)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    executable = nginx_program()
-    folder = tmp_path_factory.mktemp("nginx")
-    (folder / "files").mkdir()
+    folder = tmp_path_factory.mktemp("files")
     for name in ("model.bin", FLAT):
-        (folder / "files" / name).write_bytes(DATA)
-    (folder / "passwords").write_text("me:{PLAIN}p@ss\n")
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
-    user = "root" if os.geteuid() == 0 else "nobody"
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, user=user))
-    process = subprocess.Popen([executable, "-c", folder / "nginx.conf", "-e", folder / "start.log"])
-    try:
-        wait_for(port, process, folder)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def wait_for(port, process, folder):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"nginx did not start: {(folder / 'start.log').read_text()}")
+        (folder / name).write_bytes(DATA)
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(nginx(folder, rules=RULES)).url
+        except FileNotFoundError as exc:
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(exc))
 
 
 @pytest.fixture
@@ -128,10 +84,10 @@ def test_a_password_is_taken_from_the_uri_or_from_netrc(source, server):
     uri = uri_of(f"{server}/private/model.bin")
     with pytest.raises(AuthenticationError):
         source.list_files(uri)
-    assert source.list_files(uri_of(str(uri).replace("://", "://me:p%40ss@"))).files[0].size == len(DATA)
-    source.netrc.write_text("machine 127.0.0.1 login me password p@ss\n")
+    assert source.list_files(uri_of(str(uri).replace("://", f"://{USERINFO}"))).files[0].size == len(DATA)
+    source.netrc.write_text("machine 127.0.0.1 login models password p@ss:w/rd\n")
     (file,) = source.list_files(uri).files
-    assert source.locate(uri, file).headers == (("Authorization", Secret("Basic bWU6cEBzcw==")),)
+    assert source.locate(uri, file).headers == (("Authorization", Secret("Basic bW9kZWxzOnBAc3M6dy9yZA==")),)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from nim_core.errors import AuthenticationError, SourceError
 from nim_core.types import Anonymous, BearerToken, Credential, Secret, SourceContext
-from nim_source_ngc.credentials import Pass, endpoint
+from nim_source_ngc.credentials import Pass, endpoint, proxy_endpoint
 from nim_source_ngc.errors import checked_json, reading
 from nim_source_ngc.refs import NgcRef
 
@@ -46,7 +46,7 @@ class Signer:
         self._api = endpoint(context.variables, "NGC_API_ENDPOINT")
         self._auth = endpoint(context.variables, "NGC_AUTH_ENDPOINT")
         self._guest = Pass(headers={"X-NGC-Guest-Token": Secret(str(uuid.uuid4()))})
-        self._tokens: dict[tuple[Secret, str], _Token] = {}
+        self._tokens: dict[tuple[Secret, str | None, str], _Token] = {}
         self._lock = threading.Lock()
 
     def admitted(self, ref: NgcRef) -> NgcRef:
@@ -62,18 +62,23 @@ class Signer:
         if key.reveal().startswith("nvapi-") or _JWT.fullmatch(key.reveal()):
             return _bearer(key, key, origin=credential.origin, expires_at=credential.expires_at)
         with self._lock:
-            token = self._tokens.get((key, ref.scope))
+            token = self._tokens.get((key, ref.proxy, ref.scope))
             if token is None or token.granted is refused or self._clock() >= token.renew_at:
-                token = self._tokens[key, ref.scope] = self._trade(key, credential.origin, ref)
+                token = self._tokens[key, ref.proxy, ref.scope] = self._trade(key, credential.origin, ref)
             return token.granted
 
+    def api(self, ref: NgcRef) -> str:
+        """Return the URL of the API that has ``ref``: that of its proxy, else NGC_API_ENDPOINT."""
+        return self._api if ref.proxy is None else proxy_endpoint(self._context.variables, ref.proxy)
+
     def _credential(self, ref: NgcRef) -> Credential:
-        return self._context.credential(self._api, ref.uri)
+        return self._context.credential(self.api(ref), ref.uri)
 
     def _trade(self, key: Secret, origin: str, ref: NgcRef) -> _Token:
         pair = Secret(base64.b64encode(f"$oauthtoken:{key.reveal()}".encode()).decode())
         asking = Pass(headers={"Authorization": Secret(f"Basic {pair.reveal()}")}, origin=origin, secrets=(key, pair))
-        url = f"{self._auth}/token?service=ngc&scope={ref.scope}"
+        auth = self._auth if ref.proxy is None else self.api(ref)
+        url = f"{auth}/token?service=ngc&scope={ref.scope}"
         body = checked_json(self._context.http.get(url, headers=_wire(asking)), ref, asking)
         with reading(ref):
             token, life = Secret(str(body["token"])), float(body.get("expires_in") or 0)
@@ -83,12 +88,15 @@ class Signer:
 
 
 class Client:
-    """The API at NGC_API_ENDPOINT."""
+    """The API at NGC_API_ENDPOINT, and those of proxies."""
 
     def __init__(self, context: SourceContext, signer: Signer) -> None:
-        self.url = endpoint(context.variables, "NGC_API_ENDPOINT")
         self._http = context.http
         self._signer = signer
+
+    def url(self, ref: NgcRef, path: str) -> str:
+        """Return the URL of an API path."""
+        return self._signer.api(ref) + path
 
     def json(self, ref: NgcRef, path: str) -> dict[str, Any]:
         """Return the object at an API path. Raises SourceError in the subclass the answer asks for."""
@@ -122,10 +130,10 @@ class Client:
 
     def _get(self, ref: NgcRef, path: str) -> tuple[httpx.Response, Pass]:
         granted = self._signer.sign(ref)
-        response = self._http.get(self.url + path, headers=_wire(granted))
+        response = self._http.get(self.url(ref, path), headers=_wire(granted))
         if response.status_code == 401 and granted.renewable:
             granted = self._signer.sign(ref, refused=granted)
-            response = self._http.get(self.url + path, headers=_wire(granted))
+            response = self._http.get(self.url(ref, path), headers=_wire(granted))
         return response, granted
 
 

@@ -34,7 +34,7 @@ ENVIRONMENT = (
         kind="url",
         default="https://authn.nvidia.com",
     ),
-    EnvVar(name="NGC_API_SCHEME", summary="http or https, for endpoints given without", default="https"),
+    EnvVar(name="NGC_API_SCHEME", summary="http or https, for endpoints and proxies given without", default="https"),
 )
 
 _ADDRESS = re.compile(r"https?://(\[[\da-fA-F:.]+\]|[^/@?#:\[\]\s]+)(:\d+)?(/[^?#\s]*)?")
@@ -63,7 +63,16 @@ def find_credential(variables: Variables) -> BearerToken | Anonymous:
 
 def endpoint(variables: Variables, name: str) -> str:
     """Return an endpoint as a URL without trailing slash. Raises ConfigError for a scheme other than http and https."""
-    text = (variables.text(name) or "").strip().rstrip("/")
+    return _address(variables.text(name) or "", name, variables)
+
+
+def proxy_endpoint(variables: Variables, proxy: str) -> str:
+    """Return the API and token service of a proxy, ``host[:port][/path]``, as a URL. Raises as :func:`endpoint`."""
+    return _address(proxy, "NIM_REPOSITORY_OVERRIDE", variables)
+
+
+def _address(text: str, name: str, variables: Variables) -> str:
+    text = text.strip().rstrip("/")
     url = text if "://" in text else f"{(variables.text('NGC_API_SCHEME') or '').strip().lower()}://{text}"
     if not _ADDRESS.fullmatch(url):
         hint = f"set {name} to host[/path] with NGC_API_SCHEME http or https, or to a URL without user and password"

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from nim_core.hookspecs import hookimpl
-from nim_core.types import Capabilities, Credential, CredentialRequest, Source, SourceContext, SourceSpec, UriStyle
+from nim_core.types import (
+    Capabilities,
+    Credential,
+    CredentialRequest,
+    ModelUri,
+    OverrideTarget,
+    Source,
+    SourceContext,
+    SourceSpec,
+    UriStyle,
+)
 from nim_source_ngc.credentials import ENVIRONMENT, find_credential
+from nim_source_ngc.refs import proxied
 
 
 @hookimpl
@@ -27,6 +38,12 @@ def nim_register_sources() -> list[SourceSpec]:
 def nim_provide_credential(request: CredentialRequest) -> Credential | None:
     """Find the NGC key of this user."""
     return find_credential(request.variables) if request.source == "ngc" else None
+
+
+@hookimpl(trylast=True)
+def nim_rewrite_uri(uri: ModelUri, override: OverrideTarget) -> ModelUri | None:
+    """Name the same model at a proxy, which is what ``ngc://`` targets are."""
+    return proxied(uri, override) if override.scheme == "ngc" else None
 
 
 def _make_source(context: SourceContext) -> Source:

@@ -1,15 +1,22 @@
-"""NGC's names: ``ngc://org[/team]/model[:version]`` as a value, and its places in the API and the cache."""
+"""
+NGC's names: ``ngc://org[/team]/model[:version]`` as a value, and its places in the API and the cache.
+
+The location of a model at a proxy is ``host[:port][/path]//org[/team]/model``. Core's grammar has no double slash, so
+no manifest and no command line can say where a key is sent: only the target of NIM_REPOSITORY_OVERRIDE can.
+"""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import quote, urlencode
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from nim_core.errors import InvalidUriError
-from nim_core.types import CacheKey, ModelUri
+from nim_core.errors import InvalidUriError, OverrideUnsupportedError
+from nim_core.types import CacheKey, ModelUri, OverrideTarget
 
+_PROXY = re.compile(r"(\[[\da-fA-F:.]+\]|[^/@?#:\[\]\s]+)(:\d+)?(/[^/?#\s]+)*")
+_AT_PROXY = "//"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 _FORM = "write ngc://org/team/model:version?file=path, or ngc://org/model:version where there is no team"
 
@@ -24,6 +31,7 @@ class NgcRef:
         team: None for a model of the organisation itself.
         model: Name.
         version: None when not given.
+        proxy: ``host[:port][/path]`` of the API that is asked instead of NGC's. None for NGC's.
         guest: Whether its API paths are those for requests without a key.
         uri: What it was read from.
     """
@@ -32,23 +40,26 @@ class NgcRef:
     team: str | None
     model: str
     version: str | None
+    proxy: str | None = None
     guest: bool = False
     uri: ModelUri = field(eq=False)
 
     @classmethod
     def parse(cls, uri: ModelUri) -> NgcRef:
         """Read a URI. Raises InvalidUriError, with the right form, when it names anything but a model."""
-        names = uri.location.split("/")
+        proxy, _, model = uri.location.rpartition(_AT_PROXY)
+        names = model.split("/")
         if not 2 <= len(names) <= 3:
             raise InvalidUriError(f"not the URI of an NGC model: {uri.display}", hint=_FORM)
         for name in (*names, *([] if uri.revision is None else [uri.revision])):
             if not _NAME.fullmatch(name):
                 raise InvalidUriError(f"not a name NGC allows in {uri.display}: {name!r}", hint=_FORM)
         team = names[1] if len(names) == 3 and names[1] != "no-team" else None
-        return cls(org=names[0], team=team, model=names[-1], version=uri.revision, uri=uri)
+        return cls(org=names[0], team=team, model=names[-1], version=uri.revision, proxy=proxy or None, uri=uri)
 
     def __str__(self) -> str:
-        return "/".join(self._names) + ("" if self.version is None else f":{self.version}")
+        version, place = "" if self.version is None else f":{self.version}", f" at {self.proxy}" if self.proxy else ""
+        return "/".join(self._names) + version + place
 
     @property
     def scope(self) -> str:
@@ -93,3 +104,23 @@ class NgcRef:
     @property
     def _owner(self) -> str:
         return f"org/{self.org}" + (f"/team/{self.team}" if self.team else "")
+
+
+def proxied(uri: ModelUri, override: OverrideTarget) -> ModelUri:
+    """
+    Return the URI of the same model, or of a file of it, at a proxy.
+
+    Raises:
+        OverrideUnsupportedError: ``uri`` is not NGC's, or the target is not ``ngc://host[:port][/path]``.
+    """
+    if uri.scheme != "ngc":
+        raise OverrideUnsupportedError(
+            f"{override.display} cannot stand in for {uri.scheme}://",
+            hint="a proxy that speaks NGC's protocol has models of NGC; name a bucket or a web server instead",
+        )
+    if not _PROXY.fullmatch(override.location):
+        raise OverrideUnsupportedError(
+            f"not the address of a proxy in NIM_REPOSITORY_OVERRIDE: {override.display}",
+            hint="write ngc://host[:port][/path]; its key comes from NGC_API_KEY, not from the address",
+        )
+    return evolve(uri, location=f"{override.location}{_AT_PROXY}{uri.location}")

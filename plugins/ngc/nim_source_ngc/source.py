@@ -126,7 +126,7 @@ class NgcSource:
     def _redirecting(self, ref: NgcRef, version: _Version, file: RemoteFile) -> HttpObject:
         granted = self._signer.sign(ref, refused=version.given.get(file.path))
         version.given[file.path] = granted
-        url = self._client.url + ref.file_path(file.path)
+        url = self._client.url(ref, ref.file_path(file.path))
         return HttpObject(url=url, headers=granted.headers, expires_at=granted.expires_at, size=file.size)
 
 
