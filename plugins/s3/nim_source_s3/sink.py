@@ -141,9 +141,9 @@ class S3Sink:
         try:
             found = self._unfinished(ref)
         except SourceError as exc:
-            if exc.retryable:
+            if exc.retryable and not isinstance(exc, UploadGoneError):
                 raise
-            return  # not everybody may list uploads, and not every store can
+            return  # not everybody may list uploads, not every store can, and to rclone no upload is an error
         yield from (other for _, other in found if other != token)
 
     def _unfinished(self, ref: S3Ref) -> list[tuple[datetime, Secret]]:

@@ -299,7 +299,11 @@ def test_checksums_of_parts_are_preferred(sink, store):
     ],
     ids=["other checksums", "other parts", "gone", "not ours"],
 )
-@pytest.mark.parametrize("unlisted", [NO_UPLOADS, failure(403, "AccessDenied"), failure(501, "NotImplemented")])
+@pytest.mark.parametrize(
+    "unlisted",
+    [NO_UPLOADS, failure(403, "AccessDenied"), failure(501, "NotImplemented"), failure(404, "NoSuchUpload")],
+    ids=["none", "denied", "unknown", "rclone"],
+)
 def test_an_upload_that_is_of_no_use(sink, store, answer, unlisted):
     def reply(request):
         if request.method == "POST":
