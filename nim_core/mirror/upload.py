@@ -217,7 +217,7 @@ class Uploader:
             stopped = self._tasks.stopping.is_set
             file = evolve(file, hashed=hash_file(file.path, new.digests, lambda _: upload.part_bytes, stopped))
         large = _Large(file=file, new=new, upload=upload, tries=tries, parts={}, missing=[])
-        large.parts = {part.number: part for part in upload.stored if _is_right(large, part)}
+        large.parts = {part.number: _known(large, part) for part in upload.stored if _is_right(large, part)}
         large.missing = [number + 1 for number in range(len(file.hashed.parts)) if number + 1 not in large.parts]
         self._listener.sent(sum(part.size for part in large.parts.values()))
         if not large.missing:
@@ -255,7 +255,7 @@ class Uploader:
         """Begin another upload where the store has lost one, as often as the policy allows; its parts go with it."""
         with large.lock:
             first, large.lost = not large.lost, True
-        if not first:
+        if not first or self._is_there(large):
             return
         if large.tries > self._policy.retries:
             raise TransientError(f"the store loses uploads of it again and again: {large.new.key}")
@@ -263,17 +263,22 @@ class Uploader:
         self._tokens.forget(large.new)
         self._open(large.file, large.new, large.upload.token, large.tries + 1)
 
+    def _is_there(self, large: _Large) -> bool:
+        """Whether the object is there all the same: an answer was lost, or another mirror was faster."""
+        found = self._persist(large.file.planned, lambda _: self._sink.head(large.new.key))
+        if found is None or not agrees(found, large.new.size, large.new.digests):
+            return False
+        self._tokens.forget(large.new)
+        self._note(large.file.planned, large.new.size, "uploaded")
+        return True
+
     def _close(self, large: _Large) -> None:
-        """Make the object of its parts; where that fails, see whether it is there, else go on with what is."""
+        """Make the object of its parts; where that fails, begin again with what the store has."""
         try:
             self._unless_changed(large.file, large.new, partial(self._finish_parts, large))
         except NimError as exc:
             if not (exc.retryable or isinstance(exc, NotFoundError)):
                 raise
-            found = self._persist(large.file.planned, lambda _: self._sink.head(large.new.key))
-            if found is not None and agrees(found, large.new.size, large.new.digests):
-                self._note(large.file.planned, large.new.size, "uploaded")
-                return
             self._begin_again(large)
 
     def _finish_parts(self, large: _Large) -> None:
@@ -321,6 +326,11 @@ class _Counter:
 
     def take_back(self) -> None:
         self._sent(-self.count)
+
+
+def _known(large: _Large, part: StoredPart) -> StoredPart:
+    """Return a part that is right with the checksum it therefore has, which not every store lists."""
+    return part if large.upload.ordered else evolve(part, digests=(large.file.hashed.parts[part.number - 1],))
 
 
 def _is_right(large: _Large, part: StoredPart) -> bool:

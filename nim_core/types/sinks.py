@@ -154,7 +154,8 @@ class StoredPart:
         number: Counted from 1.
         size: Bytes.
         tag: What the store calls it; handed back to ``finish``.
-        digests: Digests of its content. None at all: it is not known what it holds.
+        digests: Digests of its content; where core hands it to ``finish``, its CRC-32C unless the upload is ordered.
+            None at all: it is not known what it holds.
     """
 
     number: int

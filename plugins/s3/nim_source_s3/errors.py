@@ -30,7 +30,7 @@ _PATH_STYLE: Final = "a store that does not know buckets as host names needs AWS
 _SIGN_IN: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
-class UploadGoneError(TransientError):
+class UploadGoneError(NotFoundError):
     """The store does not know an upload: it was finished, dropped, or has expired."""
 
 

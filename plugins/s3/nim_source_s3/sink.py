@@ -141,7 +141,7 @@ class S3Sink:
         try:
             found = self._unfinished(ref)
         except SourceError as exc:
-            if exc.retryable and not isinstance(exc, UploadGoneError):
+            if exc.retryable:
                 raise
             return  # not everybody may list uploads, not every store can, and to rclone no upload is an error
         yield from (other for _, other in found if other != token)

@@ -188,9 +188,9 @@ def test_an_upload_that_was_dropped_meanwhile(sink, server, file):
     upload = sink.begin(file.new, None)
     parts = file.send(sink, upload, 1, 2, 3)
     server.client().abort_multipart_upload(Bucket=BUCKET, Key=file.key, UploadId=upload.token.reveal())
-    with pytest.raises(TransientError, match="has dropped what was sent"):
+    with pytest.raises(NotFoundError, match="has dropped what was sent"):
         sink.finish(file.new, upload, parts)
-    with pytest.raises(TransientError):
+    with pytest.raises(NotFoundError):
         file.send(sink, upload, 1)
     assert server.read(file.key) is None
 

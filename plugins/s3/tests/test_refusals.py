@@ -340,7 +340,7 @@ def test_an_upload_that_another_mirror_has_finished(sink, store):
 
 def test_an_upload_that_is_gone(sink, store):
     store.answer = lambda request: failure(404, "NoSuchUpload") if request.method == "POST" else stored(b"other")
-    with pytest.raises(TransientError, match="has dropped what was sent"):
+    with pytest.raises(NotFoundError, match="has dropped what was sent"):
         sink.finish(NEW, UPLOAD, PARTS)
 
 
