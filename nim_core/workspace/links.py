@@ -20,7 +20,7 @@ from typing import Final
 from nim_core.cache.layout import make_folder
 from nim_core.cache.names import Namer, Way
 from nim_core.cache.store import replace
-from nim_core.errors import CacheError
+from nim_core.errors import CacheError, InvalidUriError
 from nim_core.plan import Present
 from nim_core.types import check_relative_path
 from nim_core.workspace.places import Made, bytes_of, place_error, real_folder, total_bytes
@@ -100,7 +100,7 @@ def _refuse_taken(base: Path, taken: list[str]) -> None:
 
 def _recorded(base: Path) -> set[str]:
     """Return the names that were made here; of those that could lead out of the folder none."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, InvalidUriError):
         return {check_relative_path(line) for line in (base / RECORD).read_text(encoding="utf-8").splitlines()}
     return set()
 
