@@ -111,6 +111,7 @@ def make_store(
 def _new(wish: _Wish) -> Made:
     """Make a store where there is nothing; it appears in one step."""
     parent = make_folder(wish.folder.parent, "", place_error)
+    _tidy(parent)
     with _staging(parent) as staging:
         ways, sums = _build(staging / "files", wish.files, share=wish.share)
         _write_sums(staging / "files", sums)
@@ -127,6 +128,8 @@ def _new(wish: _Wish) -> Made:
 
 def _complete(wish: _Wish) -> Made:
     """Add what a folder lacks; nothing where it is complete."""
+    _tidy(wish.folder.parent)
+    _tidy(wish.folder)
     found = _already(wish)
     if found.complete:
         return _made(wish, Counter())
@@ -147,8 +150,7 @@ def _made(wish: _Wish, ways: Counter[Way]) -> Made:
 # ---------------------------------------------------------------------------------------------------- where it is made
 @contextlib.contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """Make a hidden folder that no other run touches, gone afterwards; remove those that killed runs left."""
-    _tidy(root)
+    """Make a hidden folder that no other run touches, gone afterwards."""
     staging = root / f"{_STAGING}.{secrets.token_hex(8)}"
     owner = owned(staging)
     try:
@@ -158,6 +160,7 @@ def _staging(root: Path) -> Iterator[Path]:
 
 
 def _tidy(root: Path) -> None:
+    """Remove what killed runs left."""
     for path in root.glob(f"{_STAGING}.*"):
         with contextlib.suppress(OSError):  # its owner lives, or another run was faster
             remove_gone(path)

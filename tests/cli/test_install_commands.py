@@ -71,9 +71,9 @@ def test_a_second_time_changes_nothing_and_a_newer_interpreter_everything(
     monkeypatch: pytest.MonkeyPatch, cli: Cli, tmp_path: Path
 ) -> None:
     install(cli, tmp_path)
-    before = {path: path.stat() for path in tmp_path.iterdir()}
+    before = {path: (path.stat().st_ino, path.stat().st_ctime_ns) for path in tmp_path.iterdir()}
     install(cli, tmp_path)
-    assert {path: path.stat() for path in tmp_path.iterdir()} == before
+    assert {path: (path.stat().st_ino, path.stat().st_ctime_ns) for path in tmp_path.iterdir()} == before
     monkeypatch.setattr(sys, "executable", "/opt/other/python")
     install(cli, tmp_path)
     assert all("/opt/other/python" in path.read_text() for path in tmp_path.iterdir())
