@@ -35,7 +35,7 @@ FILES = {
     **{f"nested/{number % 3}/small-{number}.bin": PatternContent(length=number * 977) for number in range(1, 30)},
 }
 SECONDS = 60
-KILLS = 60 if ALL else 6
+KILLS = 30 if ALL else 6
 CALLS = ["rename", "link", "linkat", "fsync", "mkdir", "openat", "pwrite64", "unlink", "rmdir"]
 IN_CALLS = [(call, number) for call in CALLS for number in (1, 2, 3, 5, 8)] if ALL else [("rename", 3), ("fsync", 4)]
 
@@ -81,31 +81,40 @@ def finish(store: Path, variables) -> None:
     assert left == []
 
 
+def run(store: Path, variables, options=(), delay: float | None = None) -> tuple[int, float]:
+    """Run the command, killed ``delay`` seconds after it has begun a store; return its end, and how long it made it."""
+    line, began = store_command(store, *options), None
+    with subprocess.Popen(line, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and (began is None or delay is None or time.monotonic() - began < delay):
+            if began is None and (any(store.parent.glob(".model-store*")) or any(store.glob(".model-store*"))):
+                began = time.monotonic()
+            time.sleep(0.0005)
+        process.kill()
+        _, said = process.communicate()
+    assert process.returncode in {0, -signal.SIGKILL}, said
+    return process.returncode, 0.0 if began is None else time.monotonic() - began
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("there", [False, True], ids=["a new folder", "a folder that is there"])
 @pytest.mark.parametrize("options", [(), ("--copy",)], ids=["links", "copies"])
 def test_kills_at_random_moments(variables, tmp_path, there, options):
     chance = random.Random(f"{SEED} {there} {options}")
-    usual, kills, number = None, 0, 0
-    while kills < KILLS:
-        store, number = tmp_path / f"{number}/store", number + 1
+    _, usual = run(tmp_path / "measured/store", variables, options)
+    assert usual > 0
+    kills = 0
+    for number in range(4 * KILLS):
+        store = tmp_path / f"{number}/store"
         (store if there else store.parent).mkdir(parents=True)
-        for _ in range(1 + chance.randrange(4)):
-            began = time.monotonic()
-            with subprocess.Popen(
-                store_command(store, *options), env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            ) as process:
-                try:
-                    _, said = process.communicate(timeout=None if usual is None else chance.uniform(usual / 4, usual))
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    _, said = process.communicate()
-            assert process.returncode in {0, -signal.SIGKILL}, said
-            usual = usual or time.monotonic() - began
-            kills += process.returncode != 0
+        for _ in range(1 + chance.randrange(3)):
+            code, _ = run(store, variables, options, chance.uniform(0, usual))
+            kills += code != 0
             assert violations(store, appears=not there) == []
         finish(store, variables)
         shutil.rmtree(store.parent)
+        if kills >= KILLS:
+            break
+    assert kills >= KILLS
 
 
 @pytest.mark.parametrize(("call", "number"), IN_CALLS)
