@@ -24,7 +24,7 @@ from nim_core.settings import Settings
 
 __all__ = ["by_name", "command", "create_model_store", "download_model", "download_to_cache", "main"]
 
-_NOT_BY_NAME: Final = frozenset({"plugins", install_command.NAME})
+_NOT_BY_NAME: Final = frozenset({"hardware", "plugins", install_command.NAME})
 """Commands that are only had beneath ``nim-llm``."""
 
 _HELP_NAMES: Final = {"help_option_names": ["-h", "--help"]}
