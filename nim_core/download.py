@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import evolve, frozen
 
@@ -20,13 +20,16 @@ from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_path, write_receipt
 from nim_core.cache.space import check_answers
-from nim_core.errors import CacheError, ConfigError, NimError
+from nim_core.errors import CacheError, CacheIncompleteError, ConfigError, NimError
 from nim_core.plan import EVERY_FILE, Patterns, Plan, Present, Target, Wanted
 from nim_core.registry import Registry
 from nim_core.settings import Settings
-from nim_core.types import ModelUri, TransferEvent
+from nim_core.types import ModelUri, TransferEvent, UriStyle
 
 __all__ = ["DownloadOptions", "DownloadResult", "Observer", "TargetResult", "download"]
+
+_DISABLED: Final = "NIM_DISABLE_MODEL_DOWNLOAD"
+_LISTED: Final = 100
 
 
 @frozen(kw_only=True)
@@ -195,10 +198,14 @@ def download(
         ready=ready,
     )
     check_answers(layout, settings.cache_probe_seconds)
+    if options.force and settings.downloads_disabled:
+        raise ConfigError(
+            f"downloading again is asked for, and {_DISABLED} is set", hint=f"leave out --force, or unset {_DISABLED}"
+        )
     if options.recheck:
         return _rechecked(targets, run, started)
     known: Mapping[ModelUri, Present] = {}
-    if options.use_cache and not options.force:
+    if (options.use_cache or settings.downloads_disabled) and not options.force:
         targets, known = _from_cache(targets, run)
     return _completed(targets, known, run, started)
 
@@ -222,6 +229,8 @@ def _rechecked(targets: tuple[Target, ...], run: Run, started: float) -> Downloa
     found = recheck(targets, run.index, run.layout)
     for damage in found.damaged:
         run.observer.damaged(damage.path, damage.reason)
+    if found.damaged and run.settings.downloads_disabled:
+        raise damage_error(found.damaged, f"and {_DISABLED} is set", f"unset {_DISABLED} to have them fetched again")
     remove_from_view(found.damaged)
     try:
         result = _completed(targets, found.right, run, started)
@@ -255,9 +264,26 @@ def _result(
 def _fetch(missing: Missing, known: Mapping[ModelUri, Present], run: Run, until_receipts: ExitStack) -> Fetched:
     if not missing:
         return _nothing(known, run)
+    if run.settings.downloads_disabled:
+        _refuse_to_download(missing, run)
     from nim_core.fetching import fetch_missing
 
     return fetch_missing(missing, known, run, until_receipts)
+
+
+def _refuse_to_download(missing: Missing, run: Run) -> None:
+    """Raise CacheIncompleteError, unless all that is missing is a file of this machine, which nothing has to bring."""
+    absent = [item.uri for item in missing.wanted if item.uri.style is not UriStyle.PATH]
+    unlisted = [uri for uri in missing.unlisted if uri.style is not UriStyle.PATH]
+    if not absent and not unlisted:
+        return
+    names = [f"{uri.display}: not downloaded to this cache yet" for uri in unlisted] + [uri.display for uri in absent]
+    lines = [*names[:_LISTED], *([f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else [])]
+    what = f"{len(absent)} file{'' if len(absent) == 1 else 's'}" if absent else "the model"
+    raise CacheIncompleteError(
+        "\n  ".join([f"{_DISABLED} is set, and {what} cannot be found in the cache {run.layout.path}", *lines]),
+        hint=f"unset {_DISABLED}, or let one process that has it unset fill this cache first",
+    )
 
 
 def _nothing(known: Mapping[ModelUri, Present], run: Run) -> Fetched:

@@ -49,6 +49,12 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         "those whose plugins say so, such as ngc)",
     ),
     EnvVar(
+        name="NIM_DISABLE_MODEL_DOWNLOAD",
+        kind="flag",
+        default="0",
+        summary="download nothing: every file must be in the cache, and a command that misses some lists them",
+    ),
+    EnvVar(
         name="NIM_MODEL_PROFILE",
         summary="profile id or name, used when --profiles is not given; default: the best one for the GPUs found",
     ),
@@ -137,6 +143,10 @@ class Settings:
         """Return the values of ``declared``; how a plugin's own variables reach it."""
         return Variables(declared, self._environ)
 
+    def having(self, values: Mapping[str, str]) -> Settings:
+        """Return these settings with other values for some variables, as a command's own options give them."""
+        return Settings(self._environ | dict(values))
+
     @property
     def cache_path(self) -> Path:
         """Folder of the model cache."""
@@ -174,6 +184,11 @@ class Settings:
     def overridden_schemes(self) -> frozenset[str] | None:
         """Schemes that are redirected. None: those whose sources say so."""
         return frozenset(self._list("NIM_REPOSITORY_OVERRIDE_SCHEMES")) or None
+
+    @property
+    def downloads_disabled(self) -> bool:
+        """Whether everything has to be in the cache already."""
+        return self.variables.flag("NIM_DISABLE_MODEL_DOWNLOAD")
 
     @property
     def disabled_plugins(self) -> frozenset[str]:

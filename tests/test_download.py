@@ -24,7 +24,9 @@ from nim_core.cache.lease import lease
 from nim_core.cache.receipts import read_receipt, receipt_path
 from nim_core.download import DownloadOptions, download
 from nim_core.errors import (
+    CacheIncompleteError,
     CachePermissionError,
+    ConfigError,
     DigestMismatchError,
     DiskFullError,
     NimError,
@@ -504,6 +506,64 @@ class TestRecheck:
         result = bench.run(target, recheck=True)
         assert result.damaged == ()
         assert (world.folder / "config.json").read_bytes() == b"mine to change"
+
+
+class TestDisabled:
+    """NIM_DISABLE_MODEL_DOWNLOAD is set."""
+
+    @pytest.fixture
+    def disabled(self, bench):
+        bench.run(bench.target(REPO))
+        bench.environ["NIM_DISABLE_MODEL_DOWNLOAD"] = "true"
+        return bench
+
+    def test_a_complete_cache_is_enough_and_nobody_is_asked(self, disabled, world):
+        result = disabled.run(disabled.target(REPO))
+        assert (result.targets[0].fetched, world.opened) == (0, 0)
+
+    def test_what_is_missing_is_listed_and_nobody_is_asked(self, disabled, world):
+        blob = disabled.cache / "repo/hub/models--org--name/snapshots/0123abc/config.json"
+        blob.resolve().unlink()
+        with pytest.raises(CacheIncompleteError) as caught:
+            disabled.run(disabled.target(REPO))
+        diagnosis, *listed = str(caught.value).splitlines()
+        assert diagnosis == (
+            f"NIM_DISABLE_MODEL_DOWNLOAD is set, and 1 file cannot be found in the cache {disabled.cache}"
+        )
+        assert listed == ["  repo://org/name:main?file=config.json"]
+        assert world.opened == 0
+
+    def test_a_model_that_was_never_downloaded(self, disabled, world):
+        with pytest.raises(
+            CacheIncompleteError, match=r"(?s)and the model cannot.*\n  repo://org/other: not downloaded"
+        ):
+            disabled.run(disabled.target("repo://org/other", "t2"))
+        assert world.opened == 0
+
+    def test_of_very_many_some_are_listed(self, disabled):
+        profile = disabled.profile(*(f"repo://org/name:main?file=f{number}" for number in range(150)))
+        with pytest.raises(CacheIncompleteError) as caught:
+            disabled.run(profile)
+        assert len(str(caught.value).splitlines()) == 102
+        assert str(caught.value).splitlines()[-1] == "  and 50 more"
+
+    def test_files_of_this_machine_need_no_download(self, disabled, world):
+        world.folder.mkdir()
+        (world.folder / "config.json").write_bytes(b"{}")
+        world.files = {str(world.folder): {"config.json": inline("{}")}}
+        assert disabled.run(disabled.target(f"dir://{world.folder}", "t2")).targets[0].files == 1
+
+    def test_damaged_files_are_listed_and_stay(self, disabled, world):
+        blob = (disabled.cache / "repo/hub/models--org--name/snapshots/0123abc/config.json").resolve()
+        blob.write_bytes(b"x" * blob.stat().st_size)
+        with pytest.raises(DigestMismatchError, match="1 damaged file in the cache, and NIM_DISABLE_MODEL_DOWNLOAD is"):
+            disabled.run(disabled.target(REPO), recheck=True)
+        assert blob.exists()
+        assert world.opened == 0
+
+    def test_to_force_a_download_is_a_contradiction(self, disabled):
+        with pytest.raises(ConfigError, match="NIM_DISABLE_MODEL_DOWNLOAD is set"):
+            disabled.run(disabled.target(REPO), force=True)
 
 
 class TestAgain:

@@ -23,6 +23,7 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -130,9 +131,14 @@ def _repo_name(location: str) -> str:
     return f"{name[:_MAX_NAME]}--{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
-def make_folder(base: Path, relative: str) -> Path:
+def make_folder(base: Path, relative: str, error: Callable[[OSError, Path], CacheError] | None = None) -> Path:
     """
     Make the folder ``relative`` below ``base``, following no link below ``base``, and return it.
+
+    Args:
+        base: Made too where it is missing.
+        relative: Names, with slashes between them; may be empty.
+        error: Words the error. None: :func:`folder_error`.
 
     Raises:
         CachePermissionError: This user may not; the message names user and folder.
@@ -149,7 +155,7 @@ def make_folder(base: Path, relative: str) -> Path:
             reached /= name
             handles.append(_enter(handles[-1], name))
     except OSError as exc:
-        raise folder_error(exc, reached) from exc
+        raise (error or folder_error)(exc, reached) from exc
     finally:
         for handle in handles:
             os.close(handle)

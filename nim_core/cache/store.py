@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import frozen
 
@@ -29,7 +29,9 @@ from nim_core.transfer.jobs import Verified
 from nim_core.transfer.storage import storage_error
 from nim_core.types import CacheKey
 
-__all__ = ["Store", "Stored"]
+__all__ = ["Store", "Stored", "make_durable", "replace"]
+
+T = TypeVar("T")
 
 _WORTH_A_FLUSH: Final = 8
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +97,7 @@ class Store:
         """
         try:
             files, folders = list(batch), _Folders(self._layout)
-            _make_durable([verified.path for _, verified in files if not verified.outside])
+            make_durable([verified.path for _, verified in files if not verified.outside])
             moved = [self._store(fetch, verified, folders) for fetch, verified in files]
             inside = [stored for stored in moved if stored.link is not None]
             for folder in {stored.blob.parent for stored in inside}:
@@ -121,7 +123,7 @@ class Store:
         target = f"{folders.way(str(folder), blobs)}/{blob_name}"
         linked = self._namer.has_symlinks(folders.device(folder)) and _linked(link, target)
         if not linked and not _leads_to(link, target, blob):
-            _replace(folder, name, partial(self._namer.make, target=target, blob=blob))
+            replace(folder, name, partial(self._namer.make, target=target, blob=blob))
         for ref in fetch.key.refs:
             self._point(fetch, ref)
         return link
@@ -147,11 +149,16 @@ class Store:
             if path.read_bytes() == content:
                 return
         folder = make_folder(self._layout.root(fetch.key), f"{fetch.key.repo}/{path.parent.relative_to(repo)}")
-        _replace(folder, path.name, partial(_durable_write, content))
+        replace(folder, path.name, partial(_durable_write, content))
 
 
-def _make_durable(paths: Sequence[Path]) -> None:
-    """Bring files to the disk; many of them by one flush of their file system, which costs little more than for one."""
+def make_durable(paths: Sequence[Path]) -> None:
+    """
+    Bring files to the disk; many of them by one flush of their file system, which costs little more than for one.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
     if len(paths) < _WORTH_A_FLUSH:
         for path in paths:
             _sync_file(path)
@@ -192,7 +199,7 @@ def _move(path: Path, blob: Path) -> None:
     except OSError as exc:
         if exc.errno != errno.EXDEV:
             raise
-        _replace(blob.parent, blob.name, partial(_durable_copy, path))
+        replace(blob.parent, blob.name, partial(_durable_copy, path))
         path.unlink()
 
 
@@ -232,16 +239,27 @@ def _leads_to(link: Path, target: str, blob: Path) -> bool:
         return False
 
 
-def _replace(folder: Path, name: str, make: Callable[[Path], object]) -> None:
-    """Put what ``make`` makes at ``name``, replacing what was there in one step."""
+def replace(
+    folder: Path,
+    name: str,
+    make: Callable[[Path], T],
+    error: Callable[[OSError, Path], CacheError] = folder_error,
+) -> T:
+    """
+    Put what ``make`` makes at ``name``, replacing what was there in one step, and return what ``make`` returned.
+
+    Raises:
+        CacheError: That is not possible; ``error`` words it.
+    """
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        make(temporary)
+        made = make(temporary)
         temporary.rename(folder / name)
     except OSError as exc:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise folder_error(exc, folder / name) from exc
+        raise error(exc, folder / name) from exc
+    return made
 
 
 def _sync_file(path: Path) -> None:

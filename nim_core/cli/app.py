@@ -1,17 +1,22 @@
-"""The executables: ``nim-llm`` with its commands, and two of these by their own names."""
+"""The executables: ``nim-llm`` with its commands, and those of them that have a name of their own."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from nim_core.cli import create_model_store as store_command
+from nim_core.cli import download_model as model_command
 from nim_core.cli import download_to_cache as download_command
 from nim_core.cli import hardware as hardware_command
+from nim_core.cli import huggingface_cli as hub_commands
+from nim_core.cli import install_commands as install_command
 from nim_core.cli import list_model_profiles as list_command
 from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
@@ -20,7 +25,18 @@ from nim_core.cli.errors import Command, Terminated, run
 from nim_core.cli.session import Session, core_version
 from nim_core.settings import Settings
 
-__all__ = ["command", "download_to_cache", "list_model_profiles", "main"]
+__all__ = [
+    "by_name",
+    "command",
+    "create_model_store",
+    "download_model",
+    "download_to_cache",
+    "list_model_profiles",
+    "main",
+]
+
+_NOT_BY_NAME: Final = frozenset({"hardware", "plugins", install_command.NAME})
+"""Commands that are only had beneath ``nim-llm``."""
 
 _HELP_NAMES: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -53,24 +69,46 @@ def _help_alone(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-def _plain_typer(epilog: str | None = None) -> typer.Typer:
+def _hub(context: typer.Context) -> None:
+    """Answer for the Hub's own command where jobs call it: downloads of models, nothing else."""
+    _help_alone(context)
+
+
+def _install_commands(folder: Annotated[Path, install_command.Folder]) -> None:
+    """
+    Write every command into a folder, to be put first on PATH in an image.
+
+    Commands whose names other packages use, such as huggingface-cli, are had in this way alone. Each file starts the
+    Python that runs this, whatever PATH says. Files that are not ours are not replaced. Prints the paths.
+    """
+    root: Any = command()
+    install_command.install_commands(folder, sorted(set(root.commands) - _NOT_BY_NAME))
+
+
+def _plain_typer(epilog: str | None = None, cls: type[PlainGroup] = PlainGroup) -> typer.Typer:
     """Return a group whose help is plain text: it reads well in a pipe and needs no rich."""
     return typer.Typer(
-        cls=PlainGroup, rich_markup_mode=None, add_completion=False, context_settings=_HELP_NAMES, epilog=epilog
+        cls=cls, rich_markup_mode=None, add_completion=False, context_settings=_HELP_NAMES, epilog=epilog
     )
 
 
 def _make_app() -> typer.Typer:
     app = _plain_typer("Exit codes and environment variables: docs/reference/ in the source.")
     app.callback(invoke_without_command=True)(_root)
-    app.command(download_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
-        download_command.download_to_cache
-    )
-    app.command(mirror_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(mirror_command.mirror)
-    app.command(list_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(list_command.list_model_profiles)
-    app.command(hardware_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
-        hardware_command.show_hardware
-    )
+    for name, function in (
+        (download_command.NAME, download_command.download_to_cache),
+        (model_command.NAME, model_command.download_model),
+        (store_command.NAME, store_command.create_model_store),
+        (list_command.NAME, list_command.list_model_profiles),
+        (mirror_command.NAME, mirror_command.mirror),
+        (hardware_command.NAME, hardware_command.show_hardware),
+        (install_command.NAME, _install_commands),
+    ):
+        app.command(name, cls=ArgparseCommand, context_settings=_HELP_NAMES)(function)
+    hub = _plain_typer(cls=hub_commands.HubGroup)
+    hub.callback(invoke_without_command=True)(_hub)
+    hub.command(hub_commands.DOWNLOAD, cls=ArgparseCommand)(hub_commands.download)
+    app.add_typer(hub, name=hub_commands.NAME)
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
     plugins.command("list", cls=ArgparseCommand)(plugins_commands.list_plugins)
@@ -99,6 +137,22 @@ def download_to_cache() -> NoReturn:
 def list_model_profiles() -> NoReturn:
     """Run ``list-model-profiles`` by its own name."""
     _run(command(list_command.NAME), list_command.NAME)
+
+
+def download_model() -> NoReturn:
+    """Run ``download-model`` by its own name."""
+    _run(command(model_command.NAME), model_command.NAME)
+
+
+def create_model_store() -> NoReturn:
+    """Run ``create-model-store`` by its own name."""
+    _run(command(store_command.NAME), store_command.NAME)
+
+
+def by_name() -> NoReturn:
+    """Run the command that the first argument names; how files made by ``install-commands`` start."""
+    name = sys.argv.pop(1)
+    _run(command(name), name)
 
 
 def _run(chosen: Command, name: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,10 @@ class Session:
         self._secrets = secret_values(settings.variables)
         self.redactor = Redactor(self._secrets)
         self._style = LogStyle()
+
+    def use(self, values: Mapping[str, str]) -> None:
+        """Let values that the command line gives stand for variables, before plugins are loaded."""
+        self.settings = self.settings.having(values)
 
     def start_logging(self, *, level: str | None = None) -> LogStyle:
         """

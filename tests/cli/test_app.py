@@ -9,7 +9,15 @@ import pytest
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
-COMMANDS = [(), ("download-to-cache",), ("plugins",), ("plugins", "list")]
+BY_NAME = ["create-model-store", "download-model", "download-to-cache"]
+GROUPS = [(), ("huggingface-cli",), ("plugins",)]
+COMMANDS = [
+    *GROUPS,
+    *((name,) for name in BY_NAME),
+    ("huggingface-cli", "download"),
+    ("install-commands",),
+    ("plugins", "list"),
+]
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -21,11 +29,14 @@ def test_every_command_has_help(path: tuple[str, ...], flag: str, cli: Cli) -> N
     assert max(map(len, ended.out.splitlines())) <= 80
 
 
-def test_help_by_the_bare_name_is_the_same(cli: Cli) -> None:
-    assert cli("-h", name="download-to-cache").out == cli("download-to-cache", "-h").out.replace("nim-llm ", "", 1)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_help_by_the_bare_name_is_the_same(name: str, cli: Cli) -> None:
+    by_name, beneath = cli("-h", name=name).out.split("Options:"), cli(name, "-h").out.split("Options:")
+    assert by_name[0].split() == beneath[0].replace("nim-llm ", "", 1).split()
+    assert by_name[1:] == beneath[1:]
 
 
-@pytest.mark.parametrize("path", [(), ("plugins",)])
+@pytest.mark.parametrize("path", GROUPS)
 def test_no_command_shows_help(path: tuple[str, ...], cli: Cli) -> None:
     ended = cli(*path)
     assert (ended.code, ended.err) == (0, "")
@@ -39,7 +50,7 @@ def test_version(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "diagnosis"),
     [
-        (("download-model",), "no such command 'download-model'. Did you mean 'download-to-cache'?"),
+        (("download-cache",), "no such command 'download-cache'. Did you mean 'download-to-cache'"),
         (("xyz",), "no such command 'xyz'"),
         (("plugins", "lst"), "no such command 'lst'. Did you mean 'list'?"),
         (("download-to-cache", "--jsn"), "no such option: --jsn"),

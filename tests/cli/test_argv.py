@@ -34,10 +34,20 @@ class UnreadableError(Exception):
 
 
 class Oracle(argparse.ArgumentParser):
-    """The documented usage as argparse reads it; repeated options of several values add up, the one wish of our own."""
+    """A documented usage as argparse reads it."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UnreadableError(message)
+
+
+class DownloadToCache(Oracle):
+    """Repeated options of several values add up, the one wish of our own."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.add_argument("--all", action="store_true", dest="every")
         self.add_argument("-p", "--profiles", nargs="*", action="extend")
         self.add_argument("--lora", action="store_true")
@@ -54,49 +64,75 @@ class Oracle(argparse.ArgumentParser):
         self.add_argument("--limit-rate")
         self.add_argument("--json", action="store_true", dest="as_json")
 
-    def error(self, message: str) -> NoReturn:
-        raise UnreadableError(message)
+
+class CreateModelStore(Oracle):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_argument("-p", "--profile")
+        self.add_argument("--model-repo")
+        self.add_argument("-m", "--model-store")
+        self.add_argument("--model-cache-path")
+        self.add_argument("--manifest-file")
+        self.add_argument("--use-cache", action="store_true")
+        self.add_argument("--copy", action="store_true")
+        self.add_argument("--json", action="store_true", dest="as_json")
 
 
-class ListOracle(argparse.ArgumentParser):
+class ListModelProfiles(Oracle):
     """The same of ``list-model-profiles``; ``--manifest-file`` and ``-m`` are documented for its siblings."""
 
     def __init__(self) -> None:
-        super().__init__(add_help=False)
+        super().__init__()
         self.add_argument("-m", "--manifest-file")
         self.add_argument("--model-cache-path")
         self.add_argument("--lora", action="store_true")
         self.add_argument("--explain", action="store_true")
         self.add_argument("--json", action="store_true", dest="as_json")
 
-    def error(self, message: str) -> NoReturn:
-        raise UnreadableError(message)
+
+class DownloadModel(Oracle):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_argument("-p", "--profile")
+        self.add_argument("--model-uri")
+        self.add_argument("--workspace-path")
+        self.add_argument("--manifest-file")
+        self.add_argument("--model-cache-path")
+        self.add_argument("--use-cache", action="store_true")
+        self.add_argument("--json", action="store_true", dest="as_json")
 
 
-def read_by_argparse(arguments: list[str]) -> dict[str, object] | None:
+ORACLES = {
+    "create-model-store": CreateModelStore,
+    "download-model": DownloadModel,
+    "download-to-cache": DownloadToCache,
+    "list-model-profiles": ListModelProfiles,
+}
+
+
+def read_by_argparse(arguments: list[str], name: str = "download-to-cache") -> dict[str, object] | None:
     try:
-        values = vars(Oracle().parse_args(arguments))
+        values = vars(ORACLES[name]().parse_args(arguments))
     except UnreadableError:
         return None
     return {name: value or None if name in MANY else value for name, value in values.items()}
 
 
-def read_by_command(arguments: list[str]) -> dict[str, object] | None:
+def read_by_command(arguments: list[str], chosen: str = "download-to-cache") -> dict[str, object] | None:
     try:
-        context = command("download-to-cache").make_context("download-to-cache", arguments, obj=None)
+        context = command(chosen).make_context(chosen, arguments, obj=None)
     except USAGE_ERROR:
         return None
-    as_text = {
-        name: str(value)
-        for name, value in context.params.items()
-        if name in {"manifest_file", "model_cache_path"} and value is not None
-    }
-    many = {name: list(context.params[name]) if context.params[name] else None for name in MANY}
+    as_text = {name: str(value) for name, value in context.params.items() if isinstance(value, Path)}
+    many = {name: list(context.params[name]) or None for name in MANY if context.params.get(name)}
     return context.params | as_text | many
 
 
-options = st.sampled_from([*DOCUMENTED, *OURS])
-abbreviations = options.flatmap(lambda name: st.integers(3, len(name)).map(lambda length: name[:length]))
+STORES = ("--profile", "--model-repo", "--model-store", "--workspace-path", "--copy", "-m")
+options = st.sampled_from([*DOCUMENTED, *OURS, *STORES])
+abbreviations = options.filter(lambda name: len(name) > 2).flatmap(
+    lambda name: st.integers(3, len(name)).map(lambda length: name[:length])
+)
 values = st.sampled_from(
     ["a", "b/c", "x=y", "-1", "-.5", "-", "with blank", "-with blank", "--with blank", "é", "a" * 64]
 )
@@ -106,29 +142,11 @@ short = st.one_of(st.just("-p"), values.map(lambda value: f"-p{value}"), values.
 tokens = st.one_of(options, abbreviations, values, values, attached, short, unknown)
 
 
+@pytest.mark.parametrize("name", ORACLES)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(tokens, max_size=7))
-def test_reads_as_argparse_does(arguments: list[str]) -> None:
-    assert read_by_command(arguments) == read_by_argparse(arguments)
-
-
-list_options = st.sampled_from(["--manifest-file", "-m", "--model-cache-path", "--lora", "--explain", "--json"])
-list_tokens = st.one_of(list_options, list_options.map(lambda name: name[:5]), values, st.just("-mx"), unknown)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(list_tokens, max_size=5))
-def test_list_model_profiles_reads_as_argparse_does(arguments: list[str]) -> None:
-    try:
-        expected: dict[str, object] | None = vars(ListOracle().parse_args(arguments))
-    except UnreadableError:
-        expected = None
-    try:
-        params = command("list-model-profiles").make_context("list-model-profiles", arguments, obj=None).params
-        found = {name: str(value) if isinstance(value, Path) else value for name, value in params.items()}
-    except USAGE_ERROR:
-        found = None
-    assert found == expected
+def test_reads_as_argparse_does(name: str, arguments: list[str]) -> None:
+    assert read_by_command(arguments, name) == read_by_argparse(arguments, name)
 
 
 @pytest.mark.parametrize(

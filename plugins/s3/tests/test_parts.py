@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 from nim_source_s3 import sink as module
 
-from nim_core.errors import RemoteChangedError, TransientError
+from nim_core.errors import NotFoundError, RemoteChangedError, TransientError
 from nim_core.types import Body, Digest, NewObject, Part, Secret
 
 MIB = 1 << 20

@@ -1,0 +1,1 @@
+"""Models outside the cache: workspaces of links, folders of plain files, model stores."""
