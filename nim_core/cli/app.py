@@ -64,6 +64,7 @@ def _make_app() -> typer.Typer:
     app.command(download_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(
         download_command.download_to_cache
     )
+    app.command(download_command.PLAN, cls=ArgparseCommand, context_settings=_HELP_NAMES)(download_command.plan)
     app.command(mirror_command.NAME, cls=ArgparseCommand, context_settings=_HELP_NAMES)(mirror_command.mirror)
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
