@@ -1022,7 +1022,7 @@ def test_a_manifest_names_no_endpoints(bench, world, how, monkeypatch):
     world.files["169.254.169.254/latest"] = {"latest": inline(b"x")}
     seen = []
     monkeypatch.setattr("nim_core.fetching.network_config", lambda _settings, endpoints: seen.extend(endpoints))
-    monkeypatch.setattr("nim_core.fetching.control_client", lambda *_arguments: pytest.fail("far enough"))
+    monkeypatch.setattr("nim_core.fetching.control_client", lambda *_arguments, **_options: pytest.fail("far enough"))
     registry = Registry(Settings({}), (http_plugin(world),), make_manager())
     bench = evolve(bench, registry=registry)
     named = "http://169.254.169.254/latest"

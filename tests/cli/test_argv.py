@@ -16,7 +16,7 @@ MANY = ("profiles", "include", "exclude")
 OURS = (
     *("--include", "--exclude"),
     *("--verify-checksums", "--no-verify-checksums", "--verify", "--force", "--json"),
-    *("--max-connections", "--limit-rate"),
+    *("--max-connections", "--limit-rate", "--dry-run"),
 )
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 OPTIONS = (
@@ -51,6 +51,7 @@ class Oracle(argparse.ArgumentParser):
         self.add_argument("--force", action="store_true")
         self.add_argument("--max-connections", default="32")
         self.add_argument("--limit-rate")
+        self.add_argument("--dry-run", action="store_true")
         self.add_argument("--json", action="store_true", dest="as_json")
 
     def error(self, message: str) -> NoReturn:

@@ -54,7 +54,7 @@ def test_pages_say_everything() -> None:
     assert environment_page([]).endswith(core_section())
 
 
-@pytest.mark.parametrize("name", ["download-to-cache"])
+@pytest.mark.parametrize("name", ["download-to-cache", "plan"])
 def test_every_option_is_on_the_page_of_commands(name: str) -> None:
     params = command(name).make_context(name, [], obj=None).command.params
     options = {option for param in params for option in (*param.opts, *param.secondary_opts)}
