@@ -97,6 +97,14 @@ def test_reads_as_argparse_does(arguments: list[str]) -> None:
     assert read_by_command(arguments) == read_by_argparse(arguments)
 
 
+def test_plan_has_the_options_that_choose() -> None:
+    def names(name: str) -> set[str]:
+        return {option for param in command(name).params for option in (*param.opts, *param.secondary_opts)}
+
+    command_line = names("download-to-cache") - {"--max-connections", "--limit-rate", "--dry-run"}
+    assert names("plan") == command_line
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
