@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
@@ -22,11 +22,12 @@ from nim_core.cache.receipts import Receipt, ReceiptFile, read_receipt, receipt_
 from nim_core.cache.space import check_answers
 from nim_core.errors import CacheError, CacheIncompleteError, ConfigError, NimError
 from nim_core.plan import EVERY_FILE, Patterns, Plan, Present, Target, Wanted
+from nim_core.planning import DownloadPlan, Outlook, as_planned
 from nim_core.registry import Registry
 from nim_core.settings import Settings
 from nim_core.types import ModelUri, TransferEvent, UriStyle
 
-__all__ = ["DownloadOptions", "DownloadResult", "Observer", "TargetResult", "download"]
+__all__ = ["DownloadOptions", "DownloadResult", "Observer", "TargetResult", "download", "plan_download"]
 
 _DISABLED: Final = "NIM_DISABLE_MODEL_DOWNLOAD"
 _LISTED: Final = 100
@@ -87,14 +88,16 @@ class DownloadResult:
     """
     What was done: per target, and in all ``bytes_fetched`` bytes over the network in ``seconds``.
 
-    ``damaged`` are the paths of cached files that were found damaged, and have been fetched again.
+    ``damaged`` are the paths of cached files that were found damaged, and have been fetched again. Where nothing was to
+    be done, ``planned`` is what would have been, and the rest is empty.
     """
 
-    targets: tuple[TargetResult, ...]
     plan: Plan
-    bytes_fetched: int
+    targets: tuple[TargetResult, ...] = ()
+    bytes_fetched: int = 0
     seconds: float
     damaged: tuple[str, ...] = ()
+    planned: DownloadPlan = field(factory=DownloadPlan)
 
 
 class Observer(Protocol):
@@ -149,13 +152,14 @@ class Missing:
 
 @frozen(kw_only=True)
 class Fetched:
-    """What asking the sources led to: files of model URIs, where every file is, and what was done for it."""
+    """What asking the sources led to: files of model URIs, where every file is, what was done, or would be."""
 
     expanded: Mapping[ModelUri, tuple[Wanted, ...]]
-    present: Mapping[ModelUri, Present]
-    new: frozenset[ModelUri]
     plan: Plan
-    bytes_fetched: int
+    present: Mapping[ModelUri, Present] = field(factory=dict)
+    new: frozenset[ModelUri] = frozenset()
+    bytes_fetched: int = 0
+    outlook: Outlook = field(factory=Outlook)
 
 
 def _nobody(_present: Present) -> None:
@@ -210,6 +214,21 @@ def download(
     return _completed(targets, known, run, started)
 
 
+def plan_download(
+    targets: tuple[Target, ...], options: DownloadOptions, registry: Registry, settings: Settings, observer: Observer
+) -> DownloadPlan:
+    """
+    Return what :func:`download` would do with the same arguments now, and write nothing.
+
+    Sources are asked for listings, and for where a file of each place is; cached files are read where a download would.
+
+    Raises:
+        NimError: What a download would raise at that point. That it would run out of space, or may not write, is told
+            in the plan instead.
+    """
+    return download(targets, evolve(options, plan_only=True), registry, settings, observer).planned
+
+
 def _completed(
     targets: tuple[Target, ...], known: Mapping[ModelUri, Present], run: Run, started: float
 ) -> DownloadResult:
@@ -231,14 +250,20 @@ def _rechecked(targets: tuple[Target, ...], run: Run, started: float) -> Downloa
         run.observer.damaged(damage.path, damage.reason)
     if found.damaged and run.settings.downloads_disabled:
         raise damage_error(found.damaged, f"and {_DISABLED} is set", f"unset {_DISABLED} to have them fetched again")
-    remove_from_view(found.damaged)
+    if not run.options.plan_only:
+        remove_from_view(found.damaged)
     try:
         result = _completed(targets, found.right, run, started)
     except NimError as exc:
         if not found.damaged:
             raise
         raise damage_error(found.damaged, f"not fetched again: {exc.message.splitlines()[0]}", exc.hint) from exc
-    return evolve(result, damaged=tuple(damage.path for damage in found.damaged))
+    paths = tuple(damage.path for damage in found.damaged)
+    planned = evolve(result.planned, damaged=paths)
+    if found.damaged and planned.error is not None:
+        error = damage_error(found.damaged, f"not fetched again: {planned.error.message}", planned.error.hint)
+        planned = evolve(planned, outlook=evolve(planned.outlook, error=error))
+    return evolve(result, damaged=paths, planned=planned)
 
 
 def _from_cache(targets: tuple[Target, ...], run: Run) -> tuple[tuple[Target, ...], Mapping[ModelUri, Present]]:
@@ -252,9 +277,12 @@ def _result(
 ) -> DownloadResult:
     run.observer.phase("finishing")
     present = {**known, **fetched.present}
-    finished = () if run.options.plan_only else tuple(_expanded(target, fetched) for target in targets)
+    expanded = tuple(_expanded(target, fetched) for target in targets)
+    if run.options.plan_only:
+        planned = as_planned(expanded, fetched.plan, fetched.outlook)
+        return DownloadResult(plan=fetched.plan, planned=planned, seconds=time.monotonic() - started)
     return DownloadResult(
-        targets=tuple(_finish(target, present, fetched, run) for target in finished),
+        targets=tuple(_finish(target, present, fetched, run) for target in expanded),
         plan=fetched.plan,
         bytes_fetched=fetched.bytes_fetched,
         seconds=time.monotonic() - started,
@@ -289,7 +317,7 @@ def _refuse_to_download(missing: Missing, run: Run) -> None:
 def _nothing(known: Mapping[ModelUri, Present], run: Run) -> Fetched:
     plan = Plan(present=tuple(known.values()))
     run.observer.planned(plan)
-    return Fetched(expanded={}, present={}, new=frozenset(), plan=plan, bytes_fetched=0)
+    return Fetched(expanded={}, plan=plan)
 
 
 def _from_receipt(target: Target, run: Run) -> Target:

@@ -18,10 +18,11 @@ from nim_core.cache.layout import Layout
 from nim_core.cache.lease import Holder, Lease, lease
 from nim_core.cache.pruning import prune
 from nim_core.cache.receipts import ReceiptFile
-from nim_core.cache.space import check_space, partial_bytes, probe
+from nim_core.cache.space import Incoming, check_space, probe
 from nim_core.cache.store import Store
 from nim_core.download import DownloadOptions, Fetched, Missing, Observer, Run
 from nim_core.errors import NimError
+from nim_core.forecast import Forecast
 from nim_core.override import Override, read_overrides
 from nim_core.plan import Fetch, Plan, Present, Wanted
 from nim_core.redirecting import Redirecting, redirected_schemes
@@ -31,7 +32,7 @@ from nim_core.settings import Settings
 from nim_core.transfer.control import control_client
 from nim_core.transfer.engine import Engine
 from nim_core.transfer.jobs import SMALL_BYTES, Job, Verified
-from nim_core.transfer.network import NetworkConfig, network_config
+from nim_core.transfer.network import NetworkConfig, Origin, network_config
 from nim_core.transfer.options import EngineOptions
 from nim_core.transfer.retry import retry_policy
 from nim_core.transfer.streams import digest_file
@@ -57,8 +58,9 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
     overrides = read_overrides(run.settings.repository_overrides)
     schemes = redirected_schemes(run.registry, run.settings) if overrides else frozenset()
     network = network_config(run.settings, _endpoints(missing, overrides, run))
+    asked: dict[Origin, None] = {}
     with (
-        control_client(network, retry_policy(run.settings)) as http,
+        control_client(network, retry_policy(run.settings), asking=asked.setdefault) as http,
         closing(Redirecting(Resolver(run.registry, http), run.registry, overrides, schemes)) as resolver,
     ):
         run.observer.phase("listing")
@@ -78,7 +80,8 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
         )
         run.observer.planned(plan)
         if run.options.plan_only:
-            return Fetched(expanded=expanded, present=here, new=frozenset(), plan=plan, bytes_fetched=0)
+            forecast = Forecast(run.layout, run.registry, resolver, network, asked)
+            return Fetched(expanded=expanded, plan=plan, outlook=forecast.outlook(_by_id(plan.fetches), wanted))
         for present in here.values():
             run.ready(present)
         run.observer.phase("fetching")
@@ -190,7 +193,7 @@ def _inside(fetch: Fetch, known: ReceiptFile | None, blobs: Iterable[Path], run:
         return Present(
             identity=fetch.identity,
             blob=blob,
-            link=store.link(fetch, blob),
+            link=(store.place if run.options.plan_only else store.link)(fetch, blob),
             size=info.st_size,
             mtime_ns=info.st_mtime_ns,
             digests=digests,
@@ -254,6 +257,13 @@ def _file_id(fetch: Fetch) -> str:
     """Return what names the partials of a file: its identity and its content, not the place it comes from."""
     text = "\n".join([fetch.identity.identity, *sorted(str(digest) for digest in fetch.file.digests)])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _by_id(fetches: Iterable[Fetch]) -> dict[str, list[Fetch]]:
+    found: dict[str, list[Fetch]] = {}
+    for fetch in fetches:
+        found.setdefault(_file_id(fetch), []).append(fetch)
+    return found
 
 
 class _Carrier:
@@ -322,9 +332,9 @@ class _Carrier:
 
     def _preflight(self, jobs: Sequence[Job]) -> None:
         probe(self._run.layout, self._run.settings.cache_probe_seconds)
-        here = partial_bytes(self._run.layout)
-        needed = sum(max(0, (job.file.size or 0) - here.get(job.id, 0)) for job in jobs)
-        check_space(self._run.layout.partials, needed, len(jobs))
+        layout = self._run.layout
+        roots = {job.id: layout.root(self._first(job).key) for job in jobs}
+        check_space(layout, [Incoming(id=job.id, size=job.file.size, root=roots[job.id]) for job in jobs])
 
     def _engine_options(self, jobs: Sequence[Job]) -> EngineOptions:
         """Return the limits; requests for small files wait for the server, not for bytes: all may begin at once."""

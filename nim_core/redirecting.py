@@ -144,6 +144,11 @@ class Redirecting:
         """Close every source."""
         self._resolver.close()
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Schemes of the sources that were opened, in that order."""
+        return self._resolver.schemes
+
     def expand(self, uri: ModelUri) -> tuple[Wanted, ...]:
         """
         Return every file that a model URI names.

@@ -64,6 +64,11 @@ class Resolver:
             with contextlib.suppress(Exception):
                 source.close()
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Schemes of the sources that were opened, in that order."""
+        return tuple(self._sources)
+
     def expand(self, uri: ModelUri) -> tuple[Wanted, ...]:
         """Return every file that a model URI names. Raises NotFoundError when there is none."""
         listing = self.listing(listed(uri))

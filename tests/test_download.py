@@ -22,7 +22,7 @@ from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.lease import lease
 from nim_core.cache.receipts import read_receipt, receipt_path
-from nim_core.download import DownloadOptions, download
+from nim_core.download import DownloadOptions, download, plan_download
 from nim_core.errors import (
     CacheIncompleteError,
     CachePermissionError,
@@ -35,6 +35,7 @@ from nim_core.errors import (
     SourceError,
 )
 from nim_core.plan import Target, Wanted
+from nim_core.planning import CredentialUse, HostUse, SourceUse
 from nim_core.registry import Registry
 from nim_core.registry.info import PluginInfo
 from nim_core.registry.loading import make_manager
@@ -44,7 +45,8 @@ from nim_core.testing.corpus import Content, Corpus, PatternContent, inline, sam
 from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.ranged import serve_content, strong_etag
 from nim_core.transfer.engine import Engine
-from nim_core.transfer.journal import open_partial
+from nim_core.transfer.jobs import file_record
+from nim_core.transfer.journal import PartRecord, open_partial
 from nim_core.types import (
     BasicPair,
     CacheKey,
@@ -1064,6 +1066,113 @@ def test_a_warm_start_loads_nothing_that_talks_to_a_network(bench):
     assert ended.stdout == f"[[{len(CORPUS.files)}, 0], [1, 0]] []\n"
 
 
+class TestPlan:
+    """What is planned without being done; that it is what then happens is tested with real commands."""
+
+    def plan(self, bench, *targets, **options):
+        chosen = DownloadOptions(cache_path=bench.cache, **options)
+        return plan_download(targets, chosen, bench.registry, Settings(bench.environ), Listener())
+
+    def test_what_it_has(self, bench, world):
+        world.give = "http"
+        planned = self.plan(bench, bench.target(REPO))
+        assert [(file.path, file.size, file.state) for file in planned.files] == [
+            (path, content.size, "fetch") for path, content in CORPUS.files.items()
+        ]
+        assert planned.bytes_to_fetch == CORPUS.size
+        assert planned.outlook.sources == (SourceUse(scheme="repo", distribution="nim-source-world", version="1.0"),)
+        assert planned.outlook.hosts == (HostUse(host=world.origin.url, files=True),)
+        (device,) = planned.outlook.devices
+        assert (device.needed, device.files, device.error) == (CORPUS.size, len(CORPUS.files), None)
+        assert planned.error is None
+        assert not bench.cache.exists()
+
+    def test_files_that_several_targets_want_are_there_once(self, bench):
+        targets = bench.target(REPO), bench.profile(f"{REPO}?file=config.json"), bench.target(REPO, "t2")
+        planned = self.plan(bench, *targets)
+        assert len(planned.files) == len(CORPUS.files)
+        assert [len(target.files) for target in planned.targets] == [len(CORPUS.files), 1, len(CORPUS.files)]
+
+    def test_uris_that_differ_in_userinfo_alone_are_one_file_and_bring_their_credential(self, bench, world):
+        world.files["bucket/a.bin"] = {"a.bin": BIG}
+        planned = self.plan(bench, bench.profile("obj://u:hunter2@bucket/a.bin", "obj://bucket/a.bin"))
+        assert [file.to_fetch for file in planned.files] == [BIG.length]
+        assert planned.outlook.credentials == (
+            CredentialUse(source="obj", endpoint="obj://bucket", kind="basic_pair", origin="the URI itself"),
+        )
+        assert "hunter2" not in str(planned.files)
+
+    def test_a_file_of_each_place_is_looked_up_and_of_few_places_only(self, bench, world):
+        uris = [f"obj://bucket{number}/{name}" for number in range(11) for name in "ab"]
+        for uri in uris:
+            world.files[uri.partition("://")[2]] = {uri[-1]: inline("x")}
+        world.forget()
+        planned = self.plan(bench, bench.profile(*uris))
+        assert len(world.located) == 8
+        assert planned.outlook.unasked == 3
+        assert planned.outlook.streamed == ("obj",)
+        assert planned.outlook.hosts == ()
+
+    def test_what_a_partial_of_a_file_without_digests_has_depends_on_its_version(self, bench, world):
+        world.digests, world.files["org/name"] = (), {"w.bin": BIG}
+        fetch = self.broken_off(bench, world, validator='"v1"')
+        assert fetch("v1") == ("resume", 1 << 20)
+        assert fetch("v2") == ("fetch", 0)
+        assert fetch(None) == ("fetch", 0)
+
+    def broken_off(self, bench, world, validator):
+        """Leave a partial behind; return what is planned where the source says which version it has."""
+        target = bench.target(REPO)
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nim_core.forecast.unfinished", lambda _folder, file_id: found.append(file_id))
+            self.plan(bench, target)
+        bench.layout.partials.mkdir(parents=True)
+        partial = open_partial(bench.layout.partials, found[0])
+        partial.begin(file_record(BIG.length, validator, ()))
+        partial.finish_part(PartRecord(number=0, crc=1, done=1 << 20))
+        partial.close()
+
+        def planned(version):
+            location = HttpObject(url=f"{world.origin.url}/f", validator=version and f'"{version}"')
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(WorldSource, "locate", lambda *_arguments: location)
+                (file,) = self.plan(bench, target).files
+            return file.state, file.resumed
+
+        return planned
+
+    def test_a_size_that_only_its_place_tells(self, bench, world, monkeypatch):
+        world.sizes = False
+        location = HttpObject(url=f"{world.origin.url}/f", size=7)
+        monkeypatch.setattr(WorldSource, "locate", lambda *_arguments: location)
+        planned = self.plan(bench, bench.profile(f"{REPO}?file=config.json", f"{REPO}?file=empty.txt"))
+        assert [file.size for file in planned.files] == [7, None]
+        assert (planned.bytes_to_fetch, planned.unknown_sizes) == (7, 1)
+
+    def test_damaged_files_stay_and_are_named(self, bench):
+        bench.run(bench.target(REPO))
+        damage(bench.cache / bench.receipt().files[0].blob)
+        names = bench.names()
+        planned = self.plan(bench, bench.target(REPO), recheck=True)
+        assert planned.damaged == (bench.receipt().files[0].path,)
+        assert [file.path for file in planned.wanting] == list(planned.damaged)
+        assert bench.names() == names
+
+    def test_damaged_files_that_could_not_be_fetched_again(self, bench, monkeypatch):
+        bench.run(bench.target(REPO))
+        damage(bench.cache / bench.receipt().files[0].blob)
+        refusal = CachePermissionError("read-only file system")
+        monkeypatch.setattr("nim_core.forecast.write_error", lambda _folders: refusal)
+        planned = self.plan(bench, bench.target(REPO), recheck=True)
+        assert isinstance(planned.error, DigestMismatchError)
+        assert "1 damaged file in the cache, not fetched again: read-only file system" in planned.error.message
+
+    def test_what_a_source_refuses_is_an_error_here_too(self, bench):
+        with pytest.raises(NotFoundError):
+            self.plan(bench, bench.target("repo://org/none"))
+
+
 def test_a_source_that_puts_two_files_in_one_place(bench, world):
     """Its own fault, and the last one wins; the first is not found to be there when it is wanted again."""
     bench.registry = make_registry(world, PlacingSource)
@@ -1082,7 +1191,7 @@ def test_a_manifest_names_no_endpoints(bench, world, how, monkeypatch):
     world.files["169.254.169.254/latest"] = {"latest": inline(b"x")}
     seen = []
     monkeypatch.setattr("nim_core.fetching.network_config", lambda _settings, endpoints: seen.extend(endpoints))
-    monkeypatch.setattr("nim_core.fetching.control_client", lambda *_arguments: pytest.fail("far enough"))
+    monkeypatch.setattr("nim_core.fetching.control_client", lambda *_arguments, **_options: pytest.fail("far enough"))
     registry = Registry(Settings({}), (http_plugin(world),), make_manager())
     bench = evolve(bench, registry=registry)
     named = "http://169.254.169.254/latest"

@@ -113,6 +113,10 @@ class Store:
         """Make the snapshot's name of a file lead to ``blob``, and its refs to the snapshot. None outside the cache."""
         return self._link(fetch, blob, _Folders(self._layout))
 
+    def place(self, fetch: Fetch, blob: Path) -> Path | None:
+        """Return the snapshot's name of a file, which :meth:`link` would make lead to ``blob``."""
+        return self._link_path(fetch) if self._layout.has(blob, fetch.key) else None
+
     def _link(self, fetch: Fetch, blob: Path, folders: _Folders) -> Path | None:
         if not self._layout.has(blob, fetch.key):
             return None

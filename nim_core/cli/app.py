@@ -35,7 +35,7 @@ __all__ = [
     "main",
 ]
 
-_NOT_BY_NAME: Final = frozenset({"hardware", "plugins", install_command.NAME})
+_NOT_BY_NAME: Final = frozenset({"hardware", "plugins", download_command.PLAN, install_command.NAME})
 """Commands that are only had beneath ``nim-llm``."""
 
 _HELP_NAMES: Final = {"help_option_names": ["-h", "--help"]}
@@ -97,6 +97,7 @@ def _make_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for name, function in (
         (download_command.NAME, download_command.download_to_cache),
+        (download_command.PLAN, download_command.plan),
         (model_command.NAME, model_command.download_model),
         (store_command.NAME, store_command.create_model_store),
         (list_command.NAME, list_command.list_model_profiles),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nim_core.cli.help import from_variable
 from nim_core.cli.output import write_data
 
-__all__ = ["NAME", "download_to_cache"]
+if TYPE_CHECKING:
+    from nim_core.cli.fetch import Request
+    from nim_core.cli.session import Session
+
+__all__ = ["NAME", "PLAN", "download_to_cache", "plan"]
 
 NAME = "download-to-cache"
+PLAN = "plan"
 
 Profiles = typer.Option(
     "-p",
@@ -55,6 +60,7 @@ Recheck = typer.Option(
     help="As --use-cache, but read every cached file again, and fetch again what is damaged or missing.",
 )
 MaxConnections = typer.Option(metavar="N", help="Connections at once, at most; how many are used adapts to the server.")
+DryRun = typer.Option("--dry-run", help="Say what would be done, as nim-llm plan does, and do nothing.")
 LimitRate = typer.Option(metavar="RATE", help="Bytes per second, at most, such as 200M.")
 
 
@@ -75,6 +81,7 @@ def download_to_cache(
     force: Annotated[bool, typer.Option("--force", help="Download again what is in the cache already.")] = False,
     max_connections: Annotated[str, MaxConnections] = "32",
     limit_rate: Annotated[str | None, LimitRate] = None,
+    dry_run: Annotated[bool, DryRun] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
@@ -92,7 +99,7 @@ def download_to_cache(
     if (included or excluded) and model_uri is None:
         context.fail("--include and --exclude need --model-uri")
 
-    from nim_core.cli.fetch import Request, fetch, result_as_json, result_as_text
+    from nim_core.cli.fetch import Request
     from nim_core.cli.selection import Choice
     from nim_core.cli.units import parse_count, parse_rate
     from nim_core.plan import Patterns
@@ -110,9 +117,69 @@ def download_to_cache(
         recheck=recheck,
         max_connections=parse_count(max_connections),
         limit_rate=None if limit_rate is None else parse_rate(limit_rate),
+        dry_run=dry_run,
     )
-    result = fetch(request, context.obj)
+    (_plan if dry_run else _download)(request, context.obj, as_json=as_json)
+
+
+def plan(
+    context: typer.Context,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every profile of the manifest.")] = False,
+    profiles: Annotated[list[str] | None, Profiles] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="The profile made for LoRA adapters.")] = False,
+    model_uri: Annotated[str | None, ModelUriText] = None,
+    include: Annotated[list[str] | None, Include] = None,
+    exclude: Annotated[list[str] | None, Exclude] = None,
+    manifest_file: Annotated[Path | None, ManifestFile] = None,
+    model_cache_path: Annotated[Path | None, ModelCachePath] = None,
+    use_cache: Annotated[bool, UseCache] = False,
+    verify_checksums: Annotated[bool, VerifyChecksums] = True,
+    recheck: Annotated[bool, Recheck] = False,
+    force: Annotated[bool, typer.Option("--force", help="Count what is in the cache already as missing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """
+    Show what download-to-cache would do with the same options, and do nothing.
+
+    Says which bytes are missing, what that takes on each disk, who is asked for them, and where credentials come from.
+    Sources are asked for listings; nothing is written. Where the download could not begin, as for want of space, this
+    ends as it would.
+    """
+    download_to_cache(
+        context,
+        every=every,
+        profiles=profiles,
+        lora=lora,
+        model_uri=model_uri,
+        include=include,
+        exclude=exclude,
+        manifest_file=manifest_file,
+        model_cache_path=model_cache_path,
+        use_cache=use_cache,
+        verify_checksums=verify_checksums,
+        recheck=recheck,
+        force=force,
+        dry_run=True,
+        as_json=as_json,
+    )
+
+
+def _download(request: Request, session: Session, *, as_json: bool) -> None:
+    from nim_core.cli.fetch import fetch, result_as_json, result_as_text
+
+    result = fetch(request, session)
     write_data(json.dumps(result_as_json(result), indent=2) if as_json else result_as_text(result))
+
+
+def _plan(request: Request, session: Session, *, as_json: bool) -> None:
+    from nim_core.cli.fetch import plan as plan_fetch
+    from nim_core.cli.planned import plan_as_json, plan_as_text
+
+    planned = plan_fetch(request, session)
+    write_data(json.dumps(plan_as_json(planned), indent=2) if as_json else plan_as_text(planned))
+    if planned.error is not None:
+        raise planned.error
 
 
 def _texts(values: list[str] | None) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
-from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download
+from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download, plan_download
 from nim_core.manifest import Manifest, Profile, dump_manifest, find_manifest, load_manifest
 from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
+from nim_core.planning import DownloadPlan
 from nim_core.profiles.names import short_name
 from nim_core.registry import Registry
 from nim_core.types import ModelUri
@@ -28,7 +29,7 @@ from nim_core.types import ModelUri
 if TYPE_CHECKING:
     from nim_core.profiles.selection import Ranking
 
-__all__ = ["Request", "chosen_profiles", "fetch", "profile_target", "result_as_json", "result_as_text"]
+__all__ = ["Request", "chosen_profiles", "fetch", "plan", "profile_target", "result_as_json", "result_as_text"]
 
 
 @frozen(kw_only=True)
@@ -48,6 +49,7 @@ class Request:
         recheck: Whether what is cached is read again.
         max_connections: As in :class:`~nim_core.download.DownloadOptions`, like the next.
         limit_rate: Bytes per second.
+        dry_run: Whether nothing is done or written.
     """
 
     choice: Choice
@@ -61,6 +63,7 @@ class Request:
     recheck: bool = False
     max_connections: int = 32
     limit_rate: float | None = None
+    dry_run: bool = False
 
 
 def fetch(request: Request, session: Session) -> DownloadResult:
@@ -72,16 +75,7 @@ def fetch(request: Request, session: Session) -> DownloadResult:
     """
     style = session.start_logging()
     registry = session.load_registry()
-    options = DownloadOptions(
-        cache_path=(request.cache_path or session.settings.cache_path).absolute(),
-        use_cache=request.use_cache,
-        verify=request.verify,
-        force=request.force,
-        recheck=request.recheck,
-        max_connections=request.max_connections,
-        limit_rate=request.limit_rate,
-        patterns=request.patterns,
-    )
+    options = _options(request, session)
     targets = _targets(request, options, registry, session)
     _log_targets(targets, options)
     with watch(session, style) as observer:
@@ -92,11 +86,39 @@ def fetch(request: Request, session: Session) -> DownloadResult:
     return result
 
 
+def plan(request: Request, session: Session) -> DownloadPlan:
+    """
+    Find out what :func:`fetch` would do, and do nothing.
+
+    Raises:
+        NimError: As :func:`fetch`, but what would end the download before its first byte is told in the plan.
+    """
+    style = session.start_logging()
+    registry = session.load_registry()
+    options = _options(request, session)
+    targets = _targets(request, options, registry, session)
+    with watch(session, style) as observer:
+        return plan_download(targets, options, registry, session.settings, observer)
+
+
+def _options(request: Request, session: Session) -> DownloadOptions:
+    return DownloadOptions(
+        cache_path=(request.cache_path or session.settings.cache_path).absolute(),
+        use_cache=request.use_cache,
+        verify=request.verify,
+        force=request.force,
+        recheck=request.recheck,
+        max_connections=request.max_connections,
+        limit_rate=request.limit_rate,
+        patterns=request.patterns,
+    )
+
+
 def _targets(request: Request, options: DownloadOptions, registry: Registry, session: Session) -> tuple[Target, ...]:
     if request.model_uri is not None:
         return (_model_target(request.model_uri, request, options.cache_path, registry),)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    manifest = load_manifest(path, cache_dir=options.cache_path)
+    manifest = load_manifest(path, cache_dir=options.cache_path, keep=not request.dry_run)
     profiles = chosen_profiles(request.choice, manifest, options.cache_path, session)
     return tuple(profile_target(profile, registry) for profile in profiles)
 
@@ -121,7 +143,9 @@ def _log_choice(level: str, text: str) -> None:
 def _model_target(text: str, request: Request, cache_path: Path, registry: Registry) -> Target:
     uri, manifest_file = registry.parse_uri(text), request.manifest_file
     if manifest_file is not None and is_there(manifest_file):
-        profile = profile_for(uri, request.patterns, load_manifest(manifest_file, cache_dir=cache_path))
+        profile = profile_for(
+            uri, request.patterns, load_manifest(manifest_file, cache_dir=cache_path, keep=not request.dry_run)
+        )
         return profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())

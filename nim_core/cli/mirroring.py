@@ -10,6 +10,7 @@ from attrs import frozen
 
 from nim_core.cli.fetch import chosen_profiles, profile_target
 from nim_core.cli.logging import HUMAN, printable
+from nim_core.cli.planned import plan_as_json
 from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice
 from nim_core.cli.session import Session
@@ -92,7 +93,8 @@ def mirror_profiles(request: Request, session: Session) -> Answer:
         result = mirror(manifest.targets, request.destination, options, registry, session.settings, observer=observer)
     record = _record(result, manifest.targets)
     if request.dry_run:
-        return Answer(text=_dry_text(result), record=record)
+        record["download"] = plan_as_json(result.download)
+        return Answer(text=_dry_text(result), record=record, error=result.download.error)
     log.info("mirrored", url=result.url, **record["counts"], **{HUMAN: _summary(result)})
     return Answer(text="\n".join(f"{target.id}\t{result.url}" for target in manifest.targets), record=record)
 
@@ -120,7 +122,7 @@ def verify_mirror(request: Request, session: Session) -> Answer:
 def _read(request: Request, cache_path: Path, session: Session, registry: Registry) -> _Manifest:
     check_sink(request.destination, registry)
     path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    manifest = load_manifest(path, cache_dir=cache_path)
+    manifest = load_manifest(path, cache_dir=cache_path, keep=not request.dry_run)
     chosen = chosen_profiles(request.choice, manifest, cache_path, session)
     return _Manifest(
         path=path,

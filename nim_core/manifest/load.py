@@ -25,7 +25,7 @@ _WORTH_KEEPING: Final = 4 * 1024
 """Size in bytes from which reading a manifest takes noticeably longer than reading its parsed form."""
 
 
-def load_manifest(path: Path, *, cache_dir: Path | None = None) -> Manifest:
+def load_manifest(path: Path, *, cache_dir: Path | None = None, keep: bool = True) -> Manifest:
     """
     Read a manifest, YAML or JSON, of schema 1 or 2.
 
@@ -34,6 +34,7 @@ def load_manifest(path: Path, *, cache_dir: Path | None = None) -> Manifest:
     Args:
         path: The manifest.
         cache_dir: Folder that may hold parsed forms, in ``manifests/``, where none can be kept beside the manifest.
+        keep: Whether a parsed form is written where there is none.
 
     Raises:
         ManifestError: The file cannot be read or is no manifest, or asks for something unsafe. The message has file
@@ -46,7 +47,8 @@ def load_manifest(path: Path, *, cache_dir: Path | None = None) -> Manifest:
     manifest = parsed.read()
     if manifest is None:
         rows = read_rows(path, data)
-        parsed.write(rows)
+        if keep:
+            parsed.write(rows)
         manifest = as_manifest(rows, str(path))
     return manifest
 

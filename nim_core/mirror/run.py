@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol
 from attrs import evolve, field, frozen
 
 from nim_core.cache.layout import Layout
-from nim_core.download import DownloadOptions, Observer, download
+from nim_core.download import DownloadOptions, DownloadResult, Observer, download
 from nim_core.errors import SourceError
 from nim_core.mirror.keys import Planned, agrees, listing_prefixes, planned_objects
 from nim_core.mirror.place import Destination, Place, opened
@@ -20,6 +20,7 @@ from nim_core.mirror.tokens import Tokens
 from nim_core.mirror.upload import Listener, ObjectResult, Uploader
 from nim_core.override import object_name
 from nim_core.plan import Fetch, Plan, Present, Target, Wanted
+from nim_core.planning import DownloadPlan
 from nim_core.registry import Registry
 from nim_core.settings import Settings
 from nim_core.transfer.workers import map_threads
@@ -70,6 +71,7 @@ class MirrorResult:
         objects: What became of each object. Empty where nothing was done.
         planned: What was to be done about each.
         plan: What had to be downloaded for that.
+        download: The same as a plan of a download, where nothing was done.
         bytes_fetched: Bytes that came over the network.
         bytes_sent: Bytes that went to the bucket.
         seconds: How long it took.
@@ -79,6 +81,7 @@ class MirrorResult:
     objects: tuple[ObjectResult, ...] = ()
     planned: tuple[PlannedObject, ...] = ()
     plan: Plan = field(factory=Plan)
+    download: DownloadPlan = field(factory=DownloadPlan)
     bytes_fetched: int = 0
     bytes_sent: int = 0
     seconds: float = 0.0
@@ -141,8 +144,8 @@ class _Run:
 
     def look(self, targets: tuple[Target, ...], planned: tuple[PlannedObject, ...]) -> MirrorResult:
         """Return what would be done."""
-        plan = self._download(targets, planned, (), lambda _: None)[0]
-        return MirrorResult(url=self.place.url, planned=planned, plan=plan)
+        found = self._download(targets, planned, (), lambda _: None)
+        return MirrorResult(url=self.place.url, planned=planned, plan=found.plan, download=found.planned)
 
     def carry_out(
         self, targets: tuple[Target, ...], planned: tuple[PlannedObject, ...], extra: Iterable[Planned]
@@ -161,7 +164,7 @@ class _Run:
         try:
             copied = self._copy(planned, uploader)
             objects = {item.planned.uri: item.planned for item in planned}
-            plan, fetched = self._download(
+            brought = self._download(
                 targets, planned, copied, lambda present: _add(uploader, objects[present.identity], present)
             )
             for item in extra:
@@ -176,8 +179,8 @@ class _Run:
             url=self.place.url,
             objects=done,
             planned=planned,
-            plan=plan,
-            bytes_fetched=fetched,
+            plan=brought.plan,
+            bytes_fetched=brought.bytes_fetched,
             bytes_sent=uploader.bytes_sent,
         )
 
@@ -201,7 +204,7 @@ class _Run:
         planned: tuple[PlannedObject, ...],
         copied: tuple[ModelUri, ...],
         ready: Callable[[Present], None],
-    ) -> tuple[Plan, int]:
+    ) -> DownloadResult:
         """Download what is neither there nor copied; only where that is all of a profile, it counts as downloaded."""
         needless = {item.planned.uri for item in planned if item.action == "present"} | set(copied)
         reduced = tuple(
@@ -216,9 +219,8 @@ class _Run:
         )
         left = tuple(target for target in reduced if target.files)
         if not left:
-            return Plan(), 0
-        result = download(left, options, self.place.registry, self.settings, self.observer, ready=ready)
-        return result.plan, result.bytes_fetched
+            return DownloadResult(plan=Plan(), seconds=0.0)
+        return download(left, options, self.place.registry, self.settings, self.observer, ready=ready)
 
 
 def _add(uploader: Uploader, planned: Planned, present: Present) -> None:

@@ -7,14 +7,25 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
+from attrs import frozen
+
 from nim_core.types import Credential, CredentialRequest, ModelUri, UriStyle
 from nim_core.uris import without_file
 
-__all__ = ["CredentialMemory"]
+__all__ = ["CredentialMemory", "GivenCredential"]
 
 _MARGIN_SECONDS: Final = 60.0
 
 _Key = tuple[str, str, str | None]
+
+
+@frozen
+class GivenCredential:
+    """What the source named ``source`` was given to sign in at ``endpoint`` with."""
+
+    source: str
+    endpoint: str
+    credential: Credential
 
 
 class CredentialMemory:
@@ -42,6 +53,15 @@ class CredentialMemory:
             credential = self._fresh(key) or self._ask(request)
             self._known[key] = credential
             return credential
+
+    @property
+    def given(self) -> tuple[GivenCredential, ...]:
+        """What was answered, in the order of asking; once per source and endpoint where it was the same."""
+        with self._lock:
+            known = tuple(self._known.items())
+        return tuple(
+            dict.fromkeys(GivenCredential(source, endpoint, answer) for (source, endpoint, _), answer in known)
+        )
 
     def _fresh(self, key: _Key) -> Credential | None:
         credential = self._known.get(key)

@@ -13,7 +13,7 @@ import pluggy
 
 from nim_core.errors import ConfigError, PluginError
 from nim_core.known_schemes import KNOWN_SCHEMES
-from nim_core.registry.credentials import CredentialMemory
+from nim_core.registry.credentials import CredentialMemory, GivenCredential
 from nim_core.registry.discovery import canonical_name, discover, installed_distributions
 from nim_core.registry.guard import GuardedSink, attributed, describe, guard_sink, guard_source, wrong_answer
 from nim_core.registry.info import PluginInfo
@@ -148,6 +148,11 @@ class Registry:
                 if variable.secret and not first.secret:
                     merged[variable.name] = attrs.evolve(first, secret=True)
         return tuple(merged.values())
+
+    @property
+    def given_credentials(self) -> tuple[GivenCredential, ...]:
+        """What sources and sinks were given to sign in with until now."""
+        return self._credentials.given
 
     def parse_uri(self, text: str) -> ModelUri:
         """

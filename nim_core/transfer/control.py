@@ -39,6 +39,7 @@ from nim_core.transfer.hosts import is_loopback_host
 from nim_core.transfer.network import (
     MAX_REDIRECTS,
     NetworkConfig,
+    Origin,
     allowed_redirect,
     check_host,
     headers_across,
@@ -65,7 +66,11 @@ _log = structlog.get_logger(__name__)
 
 
 def control_client(
-    config: NetworkConfig, retry: RetryPolicy, *, sleep: Callable[[float], None] = time.sleep
+    config: NetworkConfig,
+    retry: RetryPolicy,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    asking: Callable[[Origin], object] | None = None,
 ) -> httpx.Client:
     """
     Return a client for control requests; the caller closes it. Safe to use from several threads.
@@ -74,9 +79,10 @@ def control_client(
         config: Proxies, trust, and what may be reached.
         retry: How often to try again.
         sleep: Waits between attempts; may raise to abandon the request.
+        asking: Hears whom each request goes to, on any thread.
     """
     return httpx.Client(
-        transport=ControlTransport(config, retry, sleep),
+        transport=ControlTransport(config, retry, sleep, asking),
         timeout=httpx.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS),
         headers={
             "User-Agent": f"nim-core/{importlib.metadata.version('nim-core')}",
@@ -172,9 +178,17 @@ class ControlTransport(httpx.BaseTransport):
         config: Proxies, trust, and what may be reached.
         retry: How often to try again.
         sleep: Waits between attempts; may raise to abandon the request.
+        asking: Hears whom each request goes to, on any thread.
     """
 
-    def __init__(self, config: NetworkConfig, retry: RetryPolicy, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        retry: RetryPolicy,
+        sleep: Callable[[float], None],
+        asking: Callable[[Origin], object] | None = None,
+    ) -> None:
+        self._asking = asking
         self._config = config
         self._retry = retry
         self._sleep = sleep
@@ -230,6 +244,8 @@ class ControlTransport(httpx.BaseTransport):
         own = hop.request.extensions.get("authorities")
         trust = self._config.trust if own is None else own_trust(own)
         peer = Peer(origin=origin(hop.text), proxy=proxy, trust=trust)
+        if self._asking is not None:
+            self._asking(peer.origin)
         try:
             answer = self._pool(peer, from_outside=hop.from_outside).handle_request(hop.core_request())
         except HTTPCORE_ERRORS as exc:

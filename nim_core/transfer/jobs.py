@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,19 @@ from nim_core.transfer.journal import FileRecord, Partial, PartRecord
 from nim_core.transfer.routes import NOWHERE, Route
 from nim_core.types import Digest, HttpObject, Location, ModelUri, RemoteFile
 
-__all__ = ["MAX_PART_BYTES", "SMALL_BYTES", "FileTask", "Job", "Part", "Stage", "Verified", "cut", "part_size"]
+__all__ = [
+    "MAX_PART_BYTES",
+    "SMALL_BYTES",
+    "FileTask",
+    "Job",
+    "Part",
+    "Stage",
+    "Verified",
+    "claim",
+    "cut",
+    "file_record",
+    "part_size",
+]
 
 SMALL_BYTES: Final = 1 << 20
 """Up to this size a file is kept in memory until its digest is right."""
@@ -136,6 +148,21 @@ def cut(size: int | None, *, single: bool) -> list[Part]:
     return [Part(i, offset, min(step, size - offset)) for i, offset in enumerate(range(0, size, step))]
 
 
+def claim(parts: Iterable[Part], finished: Mapping[int, PartRecord]) -> None:
+    """Take over what a partial claims to have of ``parts``."""
+    for part in parts:
+        record = finished.get(part.number)
+        if record is not None and part.length is not None:
+            part.done = part.claimed = part.length if record.done is None else min(record.done, part.length)
+            part.crc = record.crc
+
+
+def file_record(size: int, validator: str | None, digests: Iterable[Digest]) -> FileRecord:
+    """Return what the partial of a file of ``size`` bytes is a partial of."""
+    texts = tuple(str(digest) for digest in digests)
+    return FileRecord(size=size, part_size=part_size(size), validator=validator, digests=texts)
+
+
 @define(eq=False, repr=False)
 class FileTask:
     """
@@ -223,9 +250,7 @@ class FileTask:
 
     def record(self) -> FileRecord:
         """Return what its partial is a partial of; only for a file of known size."""
-        size = self.size or 0
-        digests = tuple(str(digest) for digest in self.job.file.digests)
-        return FileRecord(size=size, part_size=part_size(size), validator=self.validator, digests=digests)
+        return file_record(self.size or 0, self.validator, self.job.file.digests)
 
     def forget(self) -> None:
         """Forget every byte, and all that the source and the server said; no request may be under way for it."""
@@ -239,11 +264,7 @@ class FileTask:
         self.parts = cut(self.size, single=self.single)
         if self.partial is None or self.single:
             return
-        for part in self.parts:
-            record = self.partial.finished.get(part.number)
-            if record is not None and part.length is not None:
-                part.done = part.claimed = part.length if record.done is None else min(record.done, part.length)
-                part.crc = record.crc
+        claim(self.parts, self.partial.finished)
 
     def wants(self, now: float) -> bool:
         """Whether a part could be asked for at ``now`` (monotonic, seconds)."""

@@ -33,10 +33,10 @@ from typing import Any, Final
 from attrs import define, evolve, field, frozen
 
 from nim_core.transfer.copying import clone, copy_range
-from nim_core.transfer.ownership import Gone, Owner, gone, hidden, owned, remove_gone, succeeded
+from nim_core.transfer.ownership import Gone, Owner, gone, hidden, may_live, owned, remove_gone, succeeded
 from nim_core.transfer.storage import storage_error
 
-__all__ = ["FileRecord", "PartRecord", "Partial", "Scratch", "open_partial"]
+__all__ = ["FileRecord", "PartRecord", "Partial", "Scratch", "open_partial", "unfinished"]
 
 _FORMAT: Final = 1
 _MAX_CRC: Final = 0xFFFFFFFF
@@ -154,9 +154,7 @@ class Partial:
         outer = self.folder / _OLD
         if not _is_folder(outer):
             return
-        inner = outer
-        while _is_folder(inner / _OLD):  # whoever took it over before was taken over itself
-            inner /= _OLD
+        inner = _innermost(outer)
         record, claims = _read_journal(inner / "journal")
         if record is not None:
             self.finished = _copy_parts(inner / "data", self.data, record, claims)
@@ -224,6 +222,26 @@ def open_partial(parent: Path, file_id: str) -> Partial:
         with contextlib.suppress(OSError):  # its owner lives, another process was faster, or it is not a partial
             return _taken_over(folder, _new_name(parent, file_id))
     return _new(_new_name(parent, file_id))
+
+
+def unfinished(parent: Path, file_id: str) -> tuple[FileRecord, dict[int, PartRecord]] | None:
+    """
+    Return what :func:`open_partial` would go on with, and its parts; nothing is written.
+
+    None when there is nothing to go on with.
+    """
+    for folder in _candidates(parent, file_id):
+        if not may_live(folder):
+            record, parts = _read_journal(_innermost(folder) / "journal")
+            return None if record is None else (record, parts)
+    return None
+
+
+def _innermost(folder: Path) -> Path:
+    """Return the folder that has the parts of a partial: whoever took it over may have been taken over itself."""
+    while _is_folder(folder / _OLD):
+        folder /= _OLD
+    return folder
 
 
 def _candidates(parent: Path, file_id: str) -> Iterator[Path]:

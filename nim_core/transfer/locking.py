@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-__all__ = ["boot_id", "clock", "is_proof", "lock", "silence", "touch"]
+__all__ = ["boot_id", "clock", "is_proof", "lock", "reaches", "silence", "touch"]
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _LOCAL_KINDS: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "tmpfs", "ramfs", "overlay"})
@@ -17,10 +17,16 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
-def lock(handle: int) -> bool:
-    """Lock a file and return whether there are locks. Raises BlockingIOError when another process has it."""
+def lock(handle: int, *, shared: bool = False) -> bool:
+    """
+    Lock a file and return whether there are locks. Raises BlockingIOError when another process has it.
+
+    Args:
+        handle: The file; one that is only read can be locked too.
+        shared: Whether others may share the lock.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno in _NO_LOCKS:
             return False
@@ -37,9 +43,14 @@ def is_proof(handle: int, boot: str, device: int) -> bool:
         boot: What :func:`boot_id` was for whoever had the lock. Empty when not known.
         device: Number of the mounted file system for whoever had the lock.
     """
+    return reaches(handle, boot, device) and _excludes(handle)
+
+
+def reaches(handle: int, boot: str, device: int) -> bool:
+    """Whether a lock on a file is heard of wherever its owner may be; arguments as for :func:`is_proof`."""
     mounted = os.fstat(handle).st_dev
     same_kernel = boot == boot_id() != "" and device == mounted
-    return (same_kernel or _kind(mounted) in _LOCAL_KINDS) and _excludes(handle)
+    return same_kernel or _kind(mounted) in _LOCAL_KINDS
 
 
 def _excludes(handle: int) -> bool:

@@ -30,7 +30,7 @@ from typing import Any, Final
 from attrs import asdict, define, evolve, field, frozen
 
 from nim_core.errors import CacheBusyError
-from nim_core.transfer.locking import boot_id, is_proof, lock, silence, touch
+from nim_core.transfer.locking import boot_id, is_proof, lock, reaches, silence, touch
 
 __all__ = [
     "STALE_SECONDS",
@@ -39,6 +39,7 @@ __all__ = [
     "give_up",
     "gone",
     "hidden",
+    "may_live",
     "owned",
     "read_record",
     "remove_gone",
@@ -249,6 +250,30 @@ def gone(folder: Path) -> Gone:
         os.close(handle)
         raise
     return Gone(handle=handle, record=record, proved=proved)
+
+
+def may_live(folder: Path) -> bool:
+    """
+    Say whether :func:`gone` would find that the owner of a folder lives, or may live; nothing is written.
+
+    The owner file is locked for a moment, shared. Where locks say nothing, silence is told by this machine's clock.
+    """
+    try:
+        handle = os.open(folder / "owner", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        locked = lock(handle, shared=True)
+        record = _read(handle)
+        if record.released or (locked and reaches(handle, record.boot, record.device)):
+            return False
+        return time.time() - os.fstat(handle).st_mtime < STALE_SECONDS
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
 
 
 def remove_gone(folder: Path) -> None:

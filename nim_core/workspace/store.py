@@ -31,7 +31,7 @@ from attrs import evolve, frozen
 
 from nim_core.cache.layout import make_folder, sync_folder
 from nim_core.cache.names import Namer, Way
-from nim_core.cache.space import check_space
+from nim_core.cache.space import device_need
 from nim_core.cache.store import make_durable
 from nim_core.errors import CacheError, DigestMismatchError, DiskFullError
 from nim_core.plan import Present
@@ -211,10 +211,9 @@ def _shared(name: Path, file: Present, namer: Namer, *, share: bool) -> Way | No
 
 
 def _check_space(folder: Path, files: Sequence[Present]) -> None:
-    try:
-        check_space(folder, sum(file.size for file in files), len(files))
-    except DiskFullError as exc:
-        raise DiskFullError(exc.message, hint="free some space there, or name a folder on another volume") from exc
+    error = device_need(folder, [file.size for file in files], ours=False).error
+    if error is not None:
+        raise DiskFullError(error.message, hint="free some space there, or name a folder on another volume")
 
 
 def _verified(into: Path, files: Mapping[str, Present]) -> dict[str, str]:

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from nim_core.cache.layout import Layout
-from nim_core.cache.space import check_answers, check_space, partial_bytes, probe
+from nim_core.cache.space import (
+    Incoming,
+    check_answers,
+    check_space,
+    device_needs,
+    partial_bytes,
+    probe,
+    write_error,
+)
 from nim_core.errors import CacheError, CachePermissionError, DiskFullError
 
 MIB = 1 << 20
@@ -50,30 +58,74 @@ class SlowFileSystem(type(Path())):
         super().mkdir(*arguments, **options)
 
 
+def check(folder, needed, files):
+    """Check that so many bytes in so many files fit into a cache in ``folder``."""
+    layout = Layout(folder)
+    root = folder / "s3/hub"
+    first = [Incoming(id="f0", size=needed, root=root)] if files else []
+    check_space(layout, [*first, *(Incoming(id=f"f{number}", size=None, root=root) for number in range(1, files))])
+
+
 class TestSpace:
     def test_enough(self, tmp_path):
-        check_space(tmp_path, 1, 1)
-        check_space(tmp_path, 0, 0)
+        check(tmp_path, 1, 1)
+        check(tmp_path, 0, 0)
 
     def test_bytes(self, mount):
         volume = mount("size=2m")
         free = os.statvfs(volume).f_bavail * os.statvfs(volume).f_frsize
-        check_space(volume, free, 1)
+        check(volume, free, 1)
         with pytest.raises(DiskFullError) as caught:
-            check_space(volume, free + 1, 1)
+            check(volume, free + 1, 1)
         for words in (str(volume), f"{free + 1:,} bytes needed", f"{free:,} free"):
             assert words in str(caught.value)
         assert "NIM_CACHE_PATH" in caught.value.hint
 
     def test_inodes(self, mount):
         volume = mount("size=2m,nr_inodes=40")
-        check_space(volume, 1, 5)
+        check(volume, 1, 5)
         with pytest.raises(DiskFullError, match=r"not enough inodes .* 400 needed for 100 files"):
-            check_space(volume, 1, 100)
+            check(volume, 1, 100)
 
     def test_a_file_system_that_counts_no_inodes(self, mount):
         volume = mount("size=2m,nr_inodes=0")
-        check_space(volume, 1, 1_000_000)
+        check(volume, 1, 100_000)
+
+    def test_folders_that_do_not_exist_yet(self, tmp_path):
+        (need,) = device_needs(Layout(tmp_path / "a/b"), [Incoming(id="f", size=5, root=tmp_path / "a/b/s3/hub")])
+        assert (need.needed, need.files, need.inodes, need.folder) == (5, 1, 4, tmp_path / "a/b/tmp")
+        assert tmp_path.is_relative_to(need.mount)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_a_partial_has_is_not_needed(self, tmp_path):
+        (tmp_path / "tmp/f.1").mkdir(parents=True)
+        (tmp_path / "tmp/f.1/data").write_bytes(bytes(3 * MIB))
+        (need,) = device_needs(Layout(tmp_path), [Incoming(id="f", size=8 * MIB, root=tmp_path / "s3/hub")])
+        assert 4 * MIB < need.needed <= 5 * MIB
+
+    def test_blobs_on_another_volume_need_room_there_too(self, tmp_path, mount):
+        volume = mount("size=2m")
+        layout, files = Layout(tmp_path / "cache"), [Incoming(id="f", size=3 * MIB, root=volume / "hub")]
+        here, there = device_needs(layout, files)
+        assert (here.needed, there.needed, there.mount, there.folder) == (3 * MIB, 3 * MIB, volume, volume / "hub")
+        assert here.error is None
+        with pytest.raises(DiskFullError, match=f"not enough space in {volume}/hub") as caught:
+            check_space(layout, files)
+        assert "NIM_CACHE_PATH" not in caught.value.hint
+
+
+class TestWriteError:
+    def test_none(self, tmp_path):
+        assert write_error([tmp_path / "a/b", tmp_path]) is None
+
+    def test_a_file_in_the_way(self, tmp_path):
+        (tmp_path / "a").touch()
+        assert isinstance(write_error([tmp_path / "a/b"]), CacheError)
+
+    def test_a_read_only_volume(self, mount):
+        error = write_error([mount("size=1m,ro") / "a"])
+        assert isinstance(error, CachePermissionError)
+        assert "read-only file system" in error.message
 
 
 class TestPartials:

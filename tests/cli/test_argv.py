@@ -17,7 +17,7 @@ MANY = ("profiles", "include", "exclude")
 OURS = (
     *("--include", "--exclude"),
     *("--verify-checksums", "--no-verify-checksums", "--verify", "--force", "--json"),
-    *("--max-connections", "--limit-rate"),
+    *("--max-connections", "--limit-rate", "--dry-run"),
 )
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 OPTIONS = (
@@ -62,6 +62,7 @@ class DownloadToCache(Oracle):
         self.add_argument("--force", action="store_true")
         self.add_argument("--max-connections", default="32")
         self.add_argument("--limit-rate")
+        self.add_argument("--dry-run", action="store_true")
         self.add_argument("--json", action="store_true", dest="as_json")
 
 
@@ -147,6 +148,14 @@ tokens = st.one_of(options, abbreviations, values, values, attached, short, unkn
 @given(st.lists(tokens, max_size=7))
 def test_reads_as_argparse_does(name: str, arguments: list[str]) -> None:
     assert read_by_command(arguments, name) == read_by_argparse(arguments, name)
+
+
+def test_plan_has_the_options_that_choose() -> None:
+    def names(name: str) -> set[str]:
+        return {option for param in command(name).params for option in (*param.opts, *param.secondary_opts)}
+
+    command_line = names("download-to-cache") - {"--max-connections", "--limit-rate", "--dry-run"}
+    assert names("plan") == command_line
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from nim_core.errors import AuthenticationError, PluginError
-from nim_core.registry.credentials import CredentialMemory
+from nim_core.registry.credentials import CredentialMemory, GivenCredential
 from nim_core.types import Anonymous, BearerToken, CredentialRequest, ModelUri, UriStyle, Variables
 
 SOURCE = "@hookimpl\ndef nim_register_sources():\n    return [source('s', environment=(KEY,))]\n"
@@ -28,6 +28,17 @@ def provider(body, marker="@hookimpl"):
 
 def token(origin):
     return f"return BearerToken(token='secret-of-{origin}', origin='{origin}')"
+
+
+def test_what_was_given_is_remembered_once_per_endpoint():
+    answers = {"https://h": BearerToken(token="x", origin="KEY"), "https://g": Anonymous()}
+    memory = CredentialMemory(lambda request: answers[request.endpoint])
+    uris = [ModelUri(scheme="s", location=f"org/{name}", style=UriStyle.REPOSITORY) for name in "ab"]
+    for uri in uris:
+        memory.get(request(uri=uri))
+    memory.get(request(endpoint="https://g"))
+    assert memory.given == tuple(GivenCredential("s", endpoint, answer) for endpoint, answer in answers.items())
+    assert "'x'" not in repr(memory.given)
 
 
 class TestHook:

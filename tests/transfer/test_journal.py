@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from nim_core.errors import CacheBusyError
 from nim_core.transfer import journal, locking, ownership
-from nim_core.transfer.journal import FileRecord, Partial, PartRecord, Scratch, open_partial
+from nim_core.transfer.journal import FileRecord, Partial, PartRecord, Scratch, open_partial, unfinished
 from nim_core.transfer.ownership import STALE_SECONDS
 
 RECORD = FileRecord(size=1000, part_size=100, validator='"v1"', digests=("sha256:aa", "md5:bb"))
@@ -108,6 +108,39 @@ class TestJournal:
         leave_partial(parent)
         assert resumed(parent) == PARTS
         assert resumed(parent) == PARTS
+
+    def test_what_would_be_gone_on_with_is_told_without_touching_it(self, parent, handles):
+        assert unfinished(parent, "f") is None
+        leave_partial(parent)
+        before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in parent.rglob("*")}
+        assert unfinished(parent, "f") == (RECORD, PARTS)
+        assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in parent.rglob("*")} == before
+        assert resumed(parent) == PARTS
+
+    def test_nothing_of_an_owner_that_lives_would_be_gone_on_with(self, parent, handles):
+        process = python(OWNER_PROCESS, parent)
+        process.stdout.readline()
+        assert unfinished(parent, "f") is None
+        process.communicate("end\n")
+        assert unfinished(parent, "f")[1] == {1: PartRecord(number=1, crc=42)}
+
+    def test_parts_of_a_partial_that_was_being_taken_over_would_be_gone_on_with(self, parent, handles):
+        old = leave_partial(parent)
+        new = open_partial(parent, "g")
+        new.close()
+        old.rename(new.folder / "old")
+        assert unfinished(parent, "g") == (RECORD, PARTS)
+        assert resumed(parent, file_id="g") == PARTS
+
+    @pytest.mark.parametrize(("seconds", "found"), [(0, False), (STALE_SECONDS + 5, True)])
+    def test_without_locks_silence_tells_whether_it_would_be_gone_on_with(self, parent, monkeypatch, seconds, found):
+        folder = leave_partial(parent)
+        record = json.loads((folder / "owner").read_text())
+        (folder / "owner").write_text(json.dumps(record | {"released": False}))
+        then = time.time() - seconds
+        os.utime(folder / "owner", (then, then))
+        monkeypatch.setattr(ownership, "lock", lambda _handle, shared: False)
+        assert (unfinished(parent, "f") is not None) is found
 
     def test_lines_are_added_to_those_of_earlier_runs(self, parent):
         leave_partial(parent)

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from nim_core.cache import names
+from nim_core.cache.space import device_need
 from nim_core.errors import CacheError, CachePermissionError, DigestMismatchError, DiskFullError, InvalidUriError
 from nim_core.testing.corpus import inline
 from nim_core.testing.storage import small_disk
@@ -126,7 +127,12 @@ class TestNew:
 
     def test_only_copies_need_room(self, model, tmp_path, monkeypatch):
         asked = []
-        monkeypatch.setattr(module, "check_space", lambda folder, needed, files: asked.append((needed, files)))
+
+        def need(folder, sizes, *, ours):
+            asked.append((sum(sizes), len(sizes)))
+            return device_need(folder, sizes, ours=ours)
+
+        monkeypatch.setattr(module, "device_need", need)
         made(model, tmp_path / "store")
         small = [it.size for path, it in model.contents.items() if path != LARGE]
         assert asked == [(sum(small), 3)]
