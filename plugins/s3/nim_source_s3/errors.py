@@ -31,7 +31,7 @@ _SIGN_IN: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFI
 
 
 class UploadGoneError(NotFoundError):
-    """The store does not know an upload: it was finished, dropped, or has expired."""
+    """The store does not know an upload: it was finished or dropped, or has expired."""
 
 
 @frozen

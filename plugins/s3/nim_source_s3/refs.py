@@ -53,5 +53,5 @@ class S3Ref:
 
     @property
     def name(self) -> str:
-        """What the object is called: the last part of its key."""
-        return self.key.rpartition("/")[2]
+        """What the object is called: the last part of its key, or its end where that is longer than a file name."""
+        return self.key.rpartition("/")[2][-255:]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import enum
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 from urllib.parse import quote, urlencode
+
+from attrs import evolve
 
 from nim_core.errors import UnsupportedError
 from nim_core.types import Body, HttpAnswer, HttpUpload, ModelUri, Secret, SinkContext, UriStyle
@@ -17,6 +21,7 @@ from nim_source_s3.signing import presign
 from nim_source_s3.store import Facts, Store, url_seconds
 
 T = TypeVar("T")
+_PIECE: Final = 1 << 20
 _SIGNED: Final = re.compile(r"(?P<url>[^?]*)\?.*X-Amz-Credential=[^&]*%2F(?P<region>[^%&]+)%2Fs3%2Faws4_request&.*")
 
 
@@ -44,6 +49,7 @@ class Requests:
         self._send = context.send
         self._places: dict[Access, tuple[str, str]] = {}
         self._rung = 0
+        self._confirms = True
 
     def ref(self, key: str) -> S3Ref:
         """Return an object. Raises InvalidUriError when the bucket has no name that one can have."""
@@ -86,7 +92,7 @@ class Requests:
         query: Mapping[str, str] | None = None,
     ) -> Mapping[str, str]:
         """
-        Send a body from within a question.
+        Send a body from within a question, with its MD5 once the store has left a CRC-32C unconfirmed.
 
         Args:
             access: The way to the bucket.
@@ -101,6 +107,8 @@ class Requests:
             ClientError: The store refused.
             ElsewhereError: The bucket is in another region.
         """
+        if not self._confirms:
+            headers = {**headers, "content-md5": _md5(body)}
         answer = self._answer(access, "PUT", ref, headers=headers, query=query, body=body)
         if answer.status >= 300:
             error = client_error(answer, "PutObject")
@@ -108,6 +116,7 @@ class Requests:
             raise error
         if "etag" not in answer.headers:
             raise ValueError("no ETag")
+        self._confirms = "x-amz-checksum-crc32c" in answer.headers
         return answer.headers
 
     def _attempt(self, access: Access, request: Callable[[Access, Asked], T], rung: int) -> T:
@@ -151,3 +160,12 @@ class Requests:
             bucket, region = (match["url"], match["region"]) if match else (url, "")
             self._places[access] = f"{bucket.removesuffix('/')}/", region
         return self._places[access]
+
+
+def _md5(body: Body) -> str:
+    """Return the MD5 of a body as S3 writes it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with evolve(body, progress=lambda _: None).open() as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+    return base64.b64encode(digest.digest()).decode()

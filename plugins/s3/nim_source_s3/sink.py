@@ -143,7 +143,7 @@ class S3Sink:
         except SourceError as exc:
             if exc.retryable:
                 raise
-            return  # not everybody may list uploads, not every store can, and to rclone no upload is an error
+            return  # not everybody may list uploads, not every store can, and rclone calls it an error to have none
         yield from (other for _, other in found if other != token)
 
     def _unfinished(self, ref: S3Ref) -> list[tuple[datetime, Secret]]:
@@ -169,7 +169,7 @@ class S3Sink:
 
         try:
             return self._requests.store.ask(ref, question)
-        except (UploadGoneError, NotFoundError, PermissionDeniedError):
+        except (NotFoundError, PermissionDeniedError):
             return None
 
     def _create(self, new: NewObject) -> Secret:

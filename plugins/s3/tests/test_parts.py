@@ -118,7 +118,7 @@ def test_another_process_goes_on(sink, open_sink, server, file):
 def test_a_store_that_wants_checksums_and_does_not_list_them_is_sent_all_again(sink, server, file):
     upload = sink.begin(file.new, None)
     file.send(sink, upload, 1, 2, 3)
-    with pytest.raises(TransientError, match="cannot go on"):
+    with pytest.raises(NotFoundError, match="cannot go on"):
         sink.finish(file.new, upload, sink.begin(file.new, upload.token).stored)
     assert (server.unfinished(file.key), server.read(file.key)) == ([], None)
 

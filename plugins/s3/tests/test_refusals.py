@@ -98,6 +98,14 @@ def test_a_known_object_is_named_by_its_version(sink, store):
     assert [store.requests[0].header(name) for name in ("if-match", "if-none-match")] == ['"old"', None]
 
 
+def test_a_store_that_confirms_no_checksum_gets_another_one(sink, store):
+    confirmed = evolve(TAKEN, headers={"ETag": '"new"', "x-amz-checksum-crc32c": "mnG7TA=="})
+    for store.answer in (lambda _: confirmed, lambda _: TAKEN, lambda _: TAKEN, lambda _: confirmed, lambda _: TAKEN):
+        sink.put(NEW, HELLO)
+    md5 = "XUFAKrxLKna5cZ2REBfFkg=="
+    assert [request.header("content-md5") for request in store.requests] == [None, None, md5, md5, None]
+
+
 def test_an_object_without_a_version_is_replaced_unconditionally(sink, store):
     sink.put(evolve(NEW, replaces=evolve(OLD, version=None)), HELLO)
     assert [store.requests[0].header(name) for name in ("if-match", "if-none-match")] == [None, None]
