@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import signal
@@ -308,6 +310,29 @@ def test_other_sources_keep_their_scheme_and_serve_too(bucket, tmp_path, machine
     assert {link.name: link.read_bytes() for link in site.cache.links} == {
         name.rpartition("/")[2]: content.data() for name, content in model.files.items()
     }
+
+
+def test_what_the_store_has_itself_is_copied_there(s3, tmp_path, machine):
+    data = {f"part-{number}.bin": os.urandom(300_000) for number in range(3)}
+    files = {}
+    for name, content in data.items():
+        sha256 = hashlib.sha256(content).digest()
+        s3.client.put_object(
+            Bucket=s3.name, Key=f"mine/{name}", Body=content, ChecksumSHA256=base64.b64encode(sha256).decode()
+        )
+        files[name] = {"uri": f"s3://{s3.name}/mine/{name}", "checksum": f"sha256:{sha256.hex()}"}
+    manifest = tmp_path / "own.json"
+    profile = {"id": "cd" * 32, "tags": {}, "workspace": {"files": files}}
+    manifest.write_text(json.dumps({"schema_version": "2.0", "profiles": [profile]}))
+    other = s3.fresh()
+
+    ended = machine.run(*options(other, manifest, "--json"), command=MIRROR, env=s3.environment).check()
+
+    states = {item["path"]: item["state"] for item in json.loads(ended.stdout)["objects"]}
+    assert states == dict.fromkeys(data, "copied")
+    assert machine.cache.blobs == []
+    assert other.objects() == {quote(f"s3://{s3.name}/mine/{name}", safe=""): content for name, content in data.items()}
+    machine.run(*options(other, manifest, verify=True), command=MIRROR, env=s3.environment).check()
 
 
 class TestLargeFiles:
