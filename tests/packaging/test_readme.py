@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMO = "pip install uv && uv run noxfile.py -s demo"
 TESTS = "pip install uv && uv run noxfile.py -s tests"
-PRESENT = README.replace(README[README.index("## Not there yet") : README.index("## Speed")], "")
+PRESENT = README.partition("## Not there yet")[0]
 BLOCKS = re.findall(r"(?ms)^```[a-z]*\n(.*?)^```", README)
 
 
