@@ -81,9 +81,7 @@ def mirror(folder: Path, environ: dict[str, str]) -> None:
 
 
 def air_gapped(folder: Path, environ: dict[str, str]) -> None:
-    say(
-        "The site: an empty cache, no key for NGC, only the bucket. The digests are still those of the manifest."
-    )
+    say("The site: an empty cache, no key for NGC, only the bucket. The digests are still those of the manifest.")
     environ = {**environ, "NIM_REPOSITORY_OVERRIDE": "s3://models"}
     print(f"{BOLD}$ export NIM_REPOSITORY_OVERRIDE=s3://models{RESET}")
     run(folder, environ, "download-to-cache", "--manifest-file", "model_manifest.yaml", "--profiles", profile(folder))
