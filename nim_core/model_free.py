@@ -121,9 +121,9 @@ def runtime_manifest(
             f"names a single file, not a model: {uri.display}", uri=uri.display, hint="leave out ?file="
         )
     kept = _Kept(options.cache_path, uri)
-    if uri.style is UriStyle.PATH:
-        return _asked(kept, None, options, registry, settings.having({_DISABLED: "0"}))
     earlier = kept.read()
+    if uri.style is UriStyle.PATH:
+        return _asked(kept, earlier, options, registry, settings.having({_DISABLED: "0"}))
     if (options.use_cache or options.recheck or settings.downloads_disabled) and not options.force:
         known = earlier or _from_receipt(uri, options.cache_path)
         if known is not None:
