@@ -25,7 +25,7 @@ from nim_core.plan import EVERY_FILE, Patterns, Plan, Present, Target, Wanted
 from nim_core.planning import DownloadPlan, Outlook, as_planned
 from nim_core.registry import Registry
 from nim_core.settings import Settings
-from nim_core.types import ModelUri, TransferEvent, UriStyle
+from nim_core.types import Listing, ModelUri, TransferEvent, UriStyle
 
 __all__ = ["DownloadOptions", "DownloadResult", "Observer", "TargetResult", "download", "plan_download"]
 
@@ -89,7 +89,8 @@ class DownloadResult:
     What was done: per target, and in all ``bytes_fetched`` bytes over the network in ``seconds``.
 
     ``damaged`` are the paths of cached files that were found damaged, and have been fetched again. Where nothing was to
-    be done, ``planned`` is what would have been, and the rest is empty.
+    be done, ``planned`` is what would have been, and the rest is empty. ``listings`` are those of model URIs, but for
+    those that are looked for elsewhere.
     """
 
     plan: Plan
@@ -98,6 +99,7 @@ class DownloadResult:
     seconds: float
     damaged: tuple[str, ...] = ()
     planned: DownloadPlan = field(factory=DownloadPlan)
+    listings: Mapping[ModelUri, Listing] = field(factory=dict)
 
 
 class Observer(Protocol):
@@ -160,6 +162,7 @@ class Fetched:
     new: frozenset[ModelUri] = frozenset()
     bytes_fetched: int = 0
     outlook: Outlook = field(factory=Outlook)
+    listings: Mapping[ModelUri, Listing] = field(factory=dict)
 
 
 def _nobody(_present: Present) -> None:
@@ -286,6 +289,7 @@ def _result(
         plan=fetched.plan,
         bytes_fetched=fetched.bytes_fetched,
         seconds=time.monotonic() - started,
+        listings=fetched.listings,
     )
 
 

@@ -65,6 +65,8 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
     ):
         run.observer.phase("listing")
         expanded = {uri: run.options.patterns.chosen(resolver.expand(uri)) for uri in missing.unlisted}
+        found = {uri: resolver.listing(uri) for uri in missing.unlisted}
+        listings = {uri: listing for uri, listing in found.items() if listing is not None}
         wanted = [*missing.wanted, *(item for items in expanded.values() for item in items)]
         fetches = resolver.fetches(wanted, verify=run.options.verify)
         run.observer.phase("verifying")
@@ -94,6 +96,7 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
         new=frozenset(new),
         plan=plan,
         bytes_fetched=carrier.bytes_received,
+        listings=listings,
     )
 
 

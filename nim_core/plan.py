@@ -7,6 +7,8 @@ A :class:`Target` names what the user wants. With the listings of its sources an
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +19,7 @@ from attrs import frozen
 from nim_core.errors import NotFoundError
 from nim_core.types import CacheKey, Digest, ModelUri, RemoteFile
 
-__all__ = ["EVERY_FILE", "Fetch", "Patterns", "Plan", "Present", "Target", "Wanted"]
+__all__ = ["EVERY_FILE", "Fetch", "Patterns", "Plan", "Present", "Target", "Wanted", "model_id"]
 
 
 @frozen(kw_only=True)
@@ -42,11 +44,13 @@ class Patterns:
     Which files of a model are wanted: those that fit a pattern of ``include``, or all, but none that fits ``exclude``.
 
     A pattern is compared with the whole path: ``*`` is any text, slashes too, ``?`` one character, ``[ab]`` one of
-    these, and one that ends in a slash means everything beneath that folder.
+    these, and one that ends in a slash means everything beneath that folder. That no file fits is an error, unless
+    ``may_be_none``.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    may_be_none: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.include or self.exclude)
@@ -54,7 +58,7 @@ class Patterns:
     def chosen(self, files: Sequence[Wanted]) -> tuple[Wanted, ...]:
         """Return the files that are wanted. Raises NotFoundError when there are files but none of them is."""
         found = tuple(file for file in files if self._fits(file.path))
-        if files and not found:
+        if files and not found and not self.may_be_none:
             given = [f"--include {text}" for text in self.include] + [f"--exclude {text}" for text in self.exclude]
             raise NotFoundError(
                 f"none of {len(files)} files is left by {' '.join(given)}",
@@ -67,6 +71,12 @@ class Patterns:
 
 
 EVERY_FILE: Final = Patterns()
+
+
+def model_id(uri: ModelUri, patterns: Patterns = EVERY_FILE) -> str:
+    """Return the id of the receipt of a model, or of some of its files."""
+    chosen = (f"\n{json.dumps([patterns.include, patterns.exclude])}") if patterns else ""
+    return hashlib.sha256((uri.identity + chosen).encode()).hexdigest()
 
 
 def _fits_any(path: str, patterns: Sequence[str]) -> bool:

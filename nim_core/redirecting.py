@@ -26,7 +26,7 @@ from nim_core.registry import Registry
 from nim_core.resolve import MOST_ASKED, THREADS, Resolver, agreed, listed, named, promises
 from nim_core.settings import Settings
 from nim_core.transfer.workers import map_threads
-from nim_core.types import Digest, Location, ModelUri, RemoteFile, UriStyle
+from nim_core.types import Digest, Listing, Location, ModelUri, RemoteFile, UriStyle
 
 __all__ = ["Redirecting", "redirected_schemes"]
 
@@ -162,6 +162,10 @@ class Redirecting:
             return (Wanted(path=uri.file or self._resolver.file_name(uri), uri=uri),)
         _, files = self._first(self._file(uri, ()), self._resolver.expand)
         return tuple(Wanted(path=file.path, uri=evolve(uri, file=file.path)) for file in files)
+
+    def listing(self, uri: ModelUri) -> Listing | None:
+        """Return what its source listed at a model URI that was expanded. None where it is looked for elsewhere."""
+        return None if uri.scheme in self._schemes else self._resolver.listing(listed(uri))
 
     def fetches(self, wanted: Iterable[Wanted], *, verify: bool) -> dict[ModelUri, Fetch]:
         """

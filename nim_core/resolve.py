@@ -28,7 +28,7 @@ from nim_core.types import (
     Source,
     UriStyle,
 )
-from nim_core.uris import without_file
+from nim_core.uris import file_uri, without_file
 
 if TYPE_CHECKING:
     import httpx
@@ -198,11 +198,7 @@ def listed(uri: ModelUri) -> ModelUri:
 
 def _identity(uri: ModelUri, file: RemoteFile, *, alone: bool) -> ModelUri:
     """Return the URI of a file that ``uri`` names; an object is named by its own URI, be it beneath a prefix or not."""
-    if uri.style is not UriStyle.OBJECT:
-        return evolve(uri, file=file.path)
-    if alone:
-        return uri
-    return evolve(uri, location=f"{uri.location.removesuffix('/')}/{file.path}")
+    return uri if alone and uri.style is UriStyle.OBJECT else file_uri(uri, file.path)
 
 
 def named(listing: Listing, uri: ModelUri) -> RemoteFile:

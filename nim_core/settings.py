@@ -38,6 +38,19 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
     ),
     EnvVar(name="NIM_MANIFEST_PATH", kind="path", summary="manifest file, used when --manifest-file is not given"),
     EnvVar(
+        name="NIM_MODEL_PATH",
+        summary="model without a manifest: a URI of any scheme, or the absolute path of a folder; used when no "
+        "manifest is named",
+    ),
+    EnvVar(
+        name="NIM_MODEL_NAME",
+        summary="as NIM_MODEL_PATH, which wins; a plain name, neither URI nor absolute path, is passed over",
+    ),
+    EnvVar(
+        name="NIM_SERVED_MODEL_NAME",
+        summary="what the model is called towards clients (default: its URI without scheme and version)",
+    ),
+    EnvVar(
         name="NIM_REPOSITORY_OVERRIDE",
         summary="where files are fetched instead of where a manifest points, such as s3://bucket/prefix; several, "
         "separated by commas, are tried in their order",
@@ -162,6 +175,18 @@ class Settings:
         """Manifest the environment names. None when it names none."""
         value = self.variables.text("NIM_MANIFEST_PATH")
         return Path(value) if value else None
+
+    @property
+    def model_source(self) -> str | None:
+        """Model without a manifest that the environment names. None when it names none."""
+        name = self.variables.text("NIM_MODEL_NAME") or ""
+        is_source = name.startswith("/") or "://" in name
+        return self.variables.text("NIM_MODEL_PATH") or (name if is_source else None)
+
+    @property
+    def served_name(self) -> str | None:
+        """What the model is called towards clients, where the environment says so."""
+        return self.variables.text("NIM_SERVED_MODEL_NAME") or None
 
     @property
     def hardware_file(self) -> Path | None:

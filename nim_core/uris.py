@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from attrs import evolve
+
 from nim_core.errors import InvalidUriError, NoPluginForSchemeError
 from nim_core.known_schemes import KNOWN_SCHEMES
 from nim_core.types import ModelUri, UriStyle, check_relative_path
 
-__all__ = ["LOCAL_SCHEME_SENTENCE", "no_plugin_error", "parse_uri", "scheme_of", "without_file"]
+__all__ = ["LOCAL_SCHEME_SENTENCE", "file_uri", "no_plugin_error", "parse_uri", "scheme_of", "without_file"]
 
 LOCAL_SCHEME_SENTENCE: Final = "local:// is the scheme for files on this machine: local:///absolute/path"
 
@@ -69,6 +71,13 @@ def parse_uri(text: str, styles: Mapping[str, UriStyle]) -> ModelUri:
 def without_file(uri: ModelUri) -> ModelUri:
     """Return the URI of the repository or folder that ``uri`` names a file of; an OBJECT URI is its own."""
     return ModelUri(scheme=uri.scheme, location=uri.location, revision=uri.revision, style=uri.style)
+
+
+def file_uri(uri: ModelUri, path: str) -> ModelUri:
+    """Return the URI of a file that is listed at ``uri``; an object is named by its own URI."""
+    if uri.style is not UriStyle.OBJECT:
+        return evolve(uri, file=path)
+    return evolve(uri, location=f"{uri.location.removesuffix('/')}/{path}")
 
 
 def no_plugin_error(scheme: str) -> NoPluginForSchemeError:

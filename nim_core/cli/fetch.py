@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from nim_core.cli.generated import check_writable, is_there, make_manifest, profile_for
 from nim_core.cli.logging import HUMAN
+from nim_core.cli.offers import find_offer
 from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice, choose_profiles
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
 from nim_core.download import DownloadOptions, DownloadResult, TargetResult, download, plan_download
-from nim_core.manifest import Manifest, Profile, dump_manifest, find_manifest, load_manifest
-from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted
+from nim_core.manifest import Manifest, Profile, dump_manifest, load_manifest
+from nim_core.plan import EVERY_FILE, Patterns, Target, Wanted, model_id
 from nim_core.planning import DownloadPlan
 from nim_core.profiles.names import short_name
 from nim_core.registry import Registry
-from nim_core.types import ModelUri
+from nim_core.settings import Settings
 
 if TYPE_CHECKING:
     from nim_core.profiles.selection import Ranking
@@ -75,11 +74,11 @@ def fetch(request: Request, session: Session) -> DownloadResult:
     """
     style = session.start_logging()
     registry = session.load_registry()
-    options = _options(request, session)
-    targets = _targets(request, options, registry, session)
+    wish = _wish(request, registry, session)
+    targets, options = wish.targets, wish.options
     _log_targets(targets, options)
     with watch(session, style) as observer:
-        result = download(targets, options, registry, session.settings, observer)
+        result = download(targets, options, registry, wish.settings, observer)
     _write_manifest(request, result)
     _log_summary(result)
     _warn_elsewhere(result, options.cache_path)
@@ -95,10 +94,18 @@ def plan(request: Request, session: Session) -> DownloadPlan:
     """
     style = session.start_logging()
     registry = session.load_registry()
-    options = _options(request, session)
-    targets = _targets(request, options, registry, session)
+    wish = _wish(request, registry, session)
     with watch(session, style) as observer:
-        return plan_download(targets, options, registry, session.settings, observer)
+        return plan_download(wish.targets, wish.options, registry, wish.settings, observer)
+
+
+@frozen(kw_only=True)
+class _Wish:
+    """What to download, how, and in which environment."""
+
+    targets: tuple[Target, ...]
+    options: DownloadOptions
+    settings: Settings
 
 
 def _options(request: Request, session: Session) -> DownloadOptions:
@@ -111,16 +118,22 @@ def _options(request: Request, session: Session) -> DownloadOptions:
         max_connections=request.max_connections,
         limit_rate=request.limit_rate,
         patterns=request.patterns,
+        plan_only=request.dry_run,
     )
 
 
-def _targets(request: Request, options: DownloadOptions, registry: Registry, session: Session) -> tuple[Target, ...]:
+def _wish(request: Request, registry: Registry, session: Session) -> _Wish:
+    options = _options(request, session)
     if request.model_uri is not None:
-        return (_model_target(request.model_uri, request, options.cache_path, registry),)
-    path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    manifest = load_manifest(path, cache_dir=options.cache_path, keep=not request.dry_run)
-    profiles = chosen_profiles(request.choice, manifest, options.cache_path, session)
-    return tuple(profile_target(profile, registry) for profile in profiles)
+        target = _model_target(request.model_uri, request, options.cache_path, registry)
+        return _Wish(targets=(target,), options=options, settings=session.settings)
+    offer = find_offer(request.manifest_file, options, session, registry)
+    profiles = chosen_profiles(request.choice, offer.manifest, options.cache_path, session)
+    return _Wish(
+        targets=tuple(profile_target(profile, registry) for profile in profiles),
+        options=options if offer.reached else evolve(options, use_cache=True),
+        settings=offer.settings,
+    )
 
 
 def chosen_profiles(choice: Choice, manifest: Manifest, cache_path: Path, session: Session) -> tuple[Profile, ...]:
@@ -149,13 +162,7 @@ def _model_target(text: str, request: Request, cache_path: Path, registry: Regis
         return profile_target(profile, registry, label=uri.display)
     if manifest_file is not None:
         check_writable(manifest_file.absolute())
-    return Target(id=_model_id(uri, request.patterns), label=uri.display, uri=uri)
-
-
-def _model_id(uri: ModelUri, patterns: Patterns) -> str:
-    """Return the id of the receipt of a model, or of some of its files."""
-    chosen = (f"\n{json.dumps([patterns.include, patterns.exclude])}") if patterns else ""
-    return hashlib.sha256((uri.identity + chosen).encode()).hexdigest()
+    return Target(id=model_id(uri, request.patterns), label=uri.display, uri=uri)
 
 
 def profile_target(profile: Profile, registry: Registry, label: str | None = None) -> Target:

@@ -17,11 +17,11 @@ from typing import Final
 from nim_core.errors import CachePermissionError, ManifestError
 from nim_core.manifest import Manifest, ManifestFile, Profile
 from nim_core.plan import Patterns, Present, Wanted
+from nim_core.profiles.generate import MODEL_URI_TAG
 from nim_core.types import DIGEST_HEX_LENGTHS, ModelUri
 
 __all__ = ["EXCLUDE_TAG", "INCLUDE_TAG", "MODEL_URI_TAG", "check_writable", "is_there", "make_manifest", "profile_for"]
 
-MODEL_URI_TAG: Final = "model_uri"
 INCLUDE_TAG: Final = "model_include"
 EXCLUDE_TAG: Final = "model_exclude"
 

@@ -44,21 +44,25 @@ def list_model_profiles(
     """
     List the profiles of the manifest, by how well this machine can run them.
 
-    Nothing is downloaded. How much memory a profile needs is known where its tags state it, or its model is in the
-    cache already.
+    Nothing is downloaded; of a model without a manifest, which NIM_MODEL_PATH names, its configuration is. How much
+    memory a profile needs is known where its tags state it, or its model is in the cache already.
     """
     session: Session = context.obj
     session.start_logging()
 
+    from nim_core.cli.offers import find_offer
     from nim_core.cli.profile_list import explanation, ranking_as_json, ranking_as_text
-    from nim_core.manifest import find_manifest, load_manifest
+    from nim_core.download import DownloadOptions
     from nim_core.profiles.judging import rank_here
+    from nim_core.profiles.names import served_model_name
 
     cache_path = (model_cache_path or session.settings.cache_path).absolute()
-    path = find_manifest(manifest_file, session.settings.manifest_path)
-    manifest = load_manifest(path, cache_dir=cache_path)
-    ranking = rank_here(manifest, session.settings, cache_path, lora=lora)
+    offer = find_offer(manifest_file, DownloadOptions(cache_path=cache_path), session)
+    ranking = rank_here(offer.manifest, session.settings, cache_path, lora=lora)
     if as_json:
-        write_data(json.dumps(ranking_as_json(ranking), indent=2))
+        record = ranking_as_json(ranking)
+        if offer.source is not None:
+            record["served_model_name"] = served_model_name(offer.source, session.settings.served_name)
+        write_data(json.dumps(record, indent=2))
         return
     write_data("\n".join([*ranking_as_text(ranking), *(explanation(ranking) if explain else [])]))

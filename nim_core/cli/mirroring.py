@@ -10,18 +10,20 @@ from attrs import frozen
 
 from nim_core.cli.fetch import chosen_profiles, profile_target
 from nim_core.cli.logging import HUMAN, printable
+from nim_core.cli.offers import find_offer
 from nim_core.cli.planned import plan_as_json
 from nim_core.cli.render import watch
 from nim_core.cli.selection import Choice
 from nim_core.cli.session import Session
 from nim_core.cli.units import duration, rate, size
+from nim_core.download import DownloadOptions
 from nim_core.errors import DigestMismatchError, NimError, NotFoundError
-from nim_core.manifest import find_manifest, load_manifest
 from nim_core.mirror.place import Destination, check_sink, destination_url
 from nim_core.mirror.run import MirrorOptions, MirrorResult, mirror
 from nim_core.mirror.verify import Verification, verify
 from nim_core.plan import Target
 from nim_core.registry import Registry
+from nim_core.settings import Settings
 
 __all__ = ["Answer", "Request", "mirror_profiles", "verify_mirror"]
 
@@ -63,11 +65,12 @@ class Answer:
 
 @frozen(kw_only=True)
 class _Manifest:
-    """Where a manifest is, the profiles that are meant, and all it has."""
+    """Where a manifest is, the profiles that are meant, all it has, and the environment for what follows."""
 
     path: Path
     targets: tuple[Target, ...]
     every: tuple[Target, ...]
+    settings: Settings
 
 
 def mirror_profiles(request: Request, session: Session) -> Answer:
@@ -90,7 +93,7 @@ def mirror_profiles(request: Request, session: Session) -> Answer:
         text = f"Mirroring manifest profile: {target.id} ({target.label}) to {url}"
         log.info("mirroring", id=target.id, label=target.label, url=url, **{HUMAN: text})
     with watch(session, style) as observer:
-        result = mirror(manifest.targets, request.destination, options, registry, session.settings, observer=observer)
+        result = mirror(manifest.targets, request.destination, options, registry, manifest.settings, observer=observer)
     record = _record(result, manifest.targets)
     if request.dry_run:
         record["download"] = plan_as_json(result.download)
@@ -111,7 +114,7 @@ def verify_mirror(request: Request, session: Session) -> Answer:
             manifest.every,
             request.destination,
             registry,
-            session.settings,
+            manifest.settings,
             deep=request.deep,
             manifest_name=manifest.path.name,
             count=observer.sent,
@@ -121,13 +124,14 @@ def verify_mirror(request: Request, session: Session) -> Answer:
 
 def _read(request: Request, cache_path: Path, session: Session, registry: Registry) -> _Manifest:
     check_sink(request.destination, registry)
-    path = find_manifest(request.manifest_file, session.settings.manifest_path)
-    manifest = load_manifest(path, cache_dir=cache_path, keep=not request.dry_run)
-    chosen = chosen_profiles(request.choice, manifest, cache_path, session)
+    options = DownloadOptions(cache_path=cache_path, plan_only=request.dry_run)
+    offer = find_offer(request.manifest_file, options, session, registry)
+    chosen = chosen_profiles(request.choice, offer.manifest, cache_path, session)
     return _Manifest(
-        path=path,
+        path=offer.path,
         targets=tuple(profile_target(profile, registry) for profile in chosen),
-        every=tuple(profile_target(profile, registry) for profile in manifest.profiles),
+        every=tuple(profile_target(profile, registry) for profile in offer.manifest.profiles),
+        settings=offer.settings,
     )
 
 

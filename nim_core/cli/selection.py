@@ -139,6 +139,12 @@ def _best(manifest: Manifest, rank: Callable[[], Ranking] | None, note: Note) ->
     selected, why = _selected(rank)
     if selected is not None:
         return _announced(selected, note)
+    first = manifest.profiles[0]
+    if first.files and all(profile.files == first.files for profile in manifest.profiles):
+        note(
+            "info", f"{len(manifest.profiles)} profiles to choose from{why}: taking the first, all have the same files"
+        )
+        return first
     raise _error(
         f"no profile given, and there are {len(manifest.profiles)} to choose from{why}",
         f"All valid profiles of {manifest.origin}",

@@ -11,6 +11,7 @@ from nim_core.cache.index import ReceiptIndex
 from nim_core.cache.layout import Layout
 from nim_core.cache.receipts import ReceiptFile, receipts_of
 from nim_core.manifest import Profile
+from nim_core.profiles.generate import WEIGHT_BYTES_TAG
 from nim_core.profiles.model import INDEX_NAME, Model, shape_of, weight_bytes
 
 __all__ = ["CachedModels"]
@@ -34,12 +35,17 @@ class CachedModels:
         self._read: dict[str, Mapping[str, Any] | None] = {}
 
     def model_of(self, profile: Profile) -> Model | None:
-        """Return what is known of a profile's model. None when its weights are not all in the cache."""
-        files = self._files(profile)
+        """
+        Return what is known of a profile's model.
+
+        None when its weights are not all in the cache, and its tags do not say how large they are.
+        """
+        stated = int(profile.tags.get(WEIGHT_BYTES_TAG, 0))
+        files = self._files(profile) or (self._cached(profile) if stated else None)
         if files is None:
             return None
         index = self._json(files.get(INDEX_NAME))
-        weights = weight_bytes({path: file.size for path, file in files.items()}, index)
+        weights = stated or weight_bytes({path: file.size for path, file in files.items()}, index)
         if weights is None:
             return None
         config = self._json(files.get("config.json"))
@@ -53,7 +59,11 @@ class CachedModels:
         known = self._known()
         if not known or not profile.files or any(file.uri not in known for file in profile.files):
             return None
-        return {file.path: known[file.uri] for file in profile.files}
+        return self._cached(profile)
+
+    def _cached(self, profile: Profile) -> dict[str, ReceiptFile]:
+        known = self._known()
+        return {file.path: known[file.uri] for file in profile.files if file.uri in known}
 
     def _known(self) -> dict[str, ReceiptFile]:
         if self._by_uri is None:

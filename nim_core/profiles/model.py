@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from attrs import frozen
 
-__all__ = ["INDEX_NAME", "Attention", "Model", "ModelShape", "shape_of", "weight_bytes"]
+__all__ = [
+    "INDEX_NAME",
+    "Attention",
+    "Heads",
+    "Model",
+    "ModelShape",
+    "heads_of",
+    "shape_of",
+    "weight_bytes",
+    "weight_files",
+]
 
 INDEX_NAME: Final = "model.safetensors.index.json"
 """The file that sums up the tensors of all shards, as ``metadata.total_size``."""
@@ -83,6 +93,15 @@ class ModelShape:
 
 
 @frozen(kw_only=True)
+class Heads:
+    """What parallelism divides: attention heads, KV heads (1 for a latent, which is never divided), and layers."""
+
+    query: int
+    key_value: int
+    layers: int
+
+
+@frozen(kw_only=True)
 class Model:
     """A model as far as memory goes: bytes of weights, and its shape, None when that is not known."""
 
@@ -105,11 +124,14 @@ def weight_bytes(sizes: Mapping[str, int], index: Mapping[str, Any] | None = Non
     total = ((index or {}).get("metadata") or {}).get("total_size")
     if isinstance(total, int | float) and total > 0:
         return int(total)
-    for pattern in _WEIGHTS:
-        found = [size for path, size in sizes.items() if fnmatchcase(path.rpartition("/")[2], pattern)]
-        if found:
-            return sum(found)
-    return None
+    return sum(sizes[path] for path in weight_files(sizes)) or None
+
+
+def weight_files(paths: Iterable[str]) -> list[str]:
+    """Return which of these files are the weights: those of the first of the known formats that there is."""
+    names = {path: path.rpartition("/")[2] for path in paths}
+    fitting = ([path for path, name in names.items() if fnmatchcase(name, pattern)] for pattern in _WEIGHTS)
+    return next(filter(None, fitting), [])
 
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
@@ -123,6 +145,24 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
         return _shape(_text_part(config))
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+
+
+def heads_of(config: Mapping[str, Any]) -> Heads | None:
+    """Return the heads and layers that a ``config.json`` tells. None when it does not."""
+    try:
+        return _heads(_text_part(config))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _heads(config: dict[str, Any]) -> Heads:
+    query = _number(config, "num_attention_heads", "n_head", "n_heads")
+    single = bool(config.get("multi_query") or config.get("kv_lora_rank"))
+    return Heads(
+        query=query,
+        key_value=1 if single else _number(config, "num_key_value_heads", "num_kv_heads", default=query),
+        layers=_number(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    )
 
 
 def _text_part(config: Mapping[str, Any]) -> dict[str, Any]:

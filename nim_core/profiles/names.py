@@ -8,7 +8,7 @@ from typing import Final
 
 from nim_core.manifest import Profile
 
-__all__ = ["has_lora", "id_in_listing", "is_true", "matching", "short_name", "stated_gigabytes"]
+__all__ = ["has_lora", "id_in_listing", "is_true", "matching", "served_model_name", "short_name", "stated_gigabytes"]
 
 _ENGINE_TAGS: Final = ("llm_engine", "backend", "model_type")
 _LATER_TAGS: Final = ("gpu_device", "nim_workspace_hash_v1", "number_of_gpus")
@@ -46,6 +46,24 @@ def short_name(tags: Mapping[str, str]) -> str:
     """
     later = [tags.get(tag, "") for tag in _LATER_TAGS]
     return _joined(_base_name(tags), *later, stated_gigabytes(tags) or "")
+
+
+def served_model_name(source: str, explicit: str | None = None) -> str:
+    """
+    Return what a model without a manifest is called towards clients.
+
+    Source: "Model-free NIM" of NIM LLM 2.1: the explicit name; else the source without its scheme and a trailing
+    ``:<version>``, remaining colons replaced. By what is not documented: by ``-`` here.
+
+    Args:
+        source: Its URI, or the path of a folder.
+        explicit: Value of NIM_SERVED_MODEL_NAME. None or empty when not set.
+    """
+    if explicit:
+        return explicit
+    _, _, location = source.rpartition("://")
+    folders, slash, last = location.rstrip("/").rpartition("/")
+    return (folders + slash + re.sub("(?<=.):[^:]*$", "", last)).replace(":", "-")
 
 
 def _base_name(tags: Mapping[str, str]) -> str:

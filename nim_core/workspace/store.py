@@ -43,7 +43,7 @@ from nim_core.transfer.workers import available_cores, map_threads
 from nim_core.types import Digest, check_relative_path
 from nim_core.workspace.places import Made, bytes_of, place_error, total_bytes, ways_to_share
 
-__all__ = ["CHECKSUMS", "make_store"]
+__all__ = ["CHECKSUMS", "listed_checksums", "make_store"]
 
 CHECKSUMS: Final = "checksums.blake3"
 
@@ -272,7 +272,7 @@ class _Found:
 
 def _already(wish: _Wish) -> _Found:
     """Look at a folder that is there. Raises CacheError when it holds something else."""
-    listed = _listed(wish.folder)
+    listed = listed_checksums(wish.folder)
     there = [path for path in wish.files if os.path.lexists(wish.folder / path)]
     right = _right(wish, listed, there)
     complete = right.keys() == wish.files.keys() and right == listed
@@ -289,7 +289,7 @@ def _already(wish: _Wish) -> _Found:
     return _Found(sums=right, complete=complete)
 
 
-def _listed(folder: Path) -> dict[str, str]:
+def listed_checksums(folder: Path) -> dict[str, str]:
     """Return what a store says of itself; empty when it does not."""
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
