@@ -33,8 +33,14 @@ PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
 ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
-APART = ("integration", "packaging", "faults", "crash", "live")
+APART = ("integration", "packaging", "faults", "crash", "engines", "live")
 """Folders of tests that have sessions of their own."""
+
+ENGINES = {
+    "llamacpp": ["xllamacpp==2026.10.11549"],
+    "transformers": ["torch==2.13.0", "transformers>=5.16.1,<5.20", "gguf>=0.19,<0.20", "jinja2>=3.1"],
+}
+"""What the session ``engines`` installs, each in an environment apart."""
 
 NO_PLUGINS = (
     "from importlib.metadata import entry_points; found = entry_points(group='nim_core.plugins'); "
@@ -98,7 +104,7 @@ def minimum(session: nox.Session) -> None:
     session.install("--resolution=lowest-direct", *editables(PLUGINS), "--group=tests")
     session.run("uv", "pip", "freeze", external=True)
     folders = existing("tests", *(f"plugins/{name}/tests" for name in PLUGINS))
-    slow = ("--ignore=tests/faults", "--ignore=tests/crash", "--ignore=tests/live")
+    slow = ("--ignore=tests/faults", "--ignore=tests/crash", "--ignore=tests/engines", "--ignore=tests/live")
     arguments = ("--config-file=pyproject.toml", *folders, *ELSEWHERE, *slow, *session.posargs)
     session.run("pytest", *arguments, env=test_environment())
 
@@ -115,6 +121,26 @@ def oracle(session: nox.Session) -> None:
     environment = {"NIM_TEST_NGCSDK_PYTHON": str(python), "NIM_TEST_OLAH": str(client / "bin" / "olah-cli")}
     for tests in ("tests/integration/test_ngc_oracle.py", "plugins/hf/tests/test_olah.py"):
         session.run("pytest", "--config-file=pyproject.toml", tests, *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def engines(session: nox.Session) -> None:
+    """
+    Ask the tiny model with llama.cpp and with transformers, each in an environment apart, and train it once more.
+
+    Where no CPU build of torch is at hand, UV_TORCH_BACKEND=cpu has uv get it; otherwise it is the large one for GPUs.
+    """
+    install(session, [], groups=["tests"])
+    find_links = {name: os.environ["PIP_FIND_LINKS"] for name in ("UV_FIND_LINKS",) if "PIP_FIND_LINKS" in os.environ}
+    environment = {}
+    for name, packages in ENGINES.items():
+        folder = Path(session.create_tmp(), name).resolve()
+        python = folder / "bin" / "python"
+        session.run("uv", "venv", "--allow-existing", "--quiet", str(folder), external=True)
+        command = ("uv", "pip", "install", "--quiet", f"--python={python}", *packages)
+        session.run(*command, external=True, env=find_links)
+        environment[f"NIM_TEST_{name.upper()}_PYTHON"] = str(python)
+    session.run("pytest", "tests/engines", "-rP", *session.posargs, env=environment)
 
 
 @nox.session(default=False)

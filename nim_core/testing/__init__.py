@@ -8,6 +8,7 @@ The kit: what a plugin's tests need, and what the project's own tests are made o
 =====================  ==========================================================================
 ``corpus``             a small model as a value, made anew for every run from nothing but a seed
 ``manifests``          manifest text for it
+``tiny_model``         a language model that really answers, half a megabyte, as safetensors and as GGUF
 ``certificates``       a private CA and a server certificate
 ``http_server``        requests and answers as values, an origin that serves them, the log
 ``ranged``             answers to ranged and conditional requests
