@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from attrs import frozen
 
@@ -173,7 +173,7 @@ class HubApi:
             return hub_refusal(404, "EntryNotFound", "Entry not found", commit=model.commit)
         facts = {"X-Repo-Commit": model.commit, "Accept-Ranges": "bytes"}
         if not model.is_large(file):
-            location = f"/api/resolve-cache/{model.kind}/{model.repository}/{model.commit}/{quote(file)}"
+            location = f"{urlsplit(self._url).path}/api/resolve-cache/{model.kind}/{model.repository}/{model.commit}/{quote(file)}"
             return Response(status=307, headers={**facts, "Location": location, "ETag": f'"{model.etag(file)}"'})
         headers = {
             **facts,
