@@ -173,7 +173,8 @@ class HubApi:
             return hub_refusal(404, "EntryNotFound", "Entry not found", commit=model.commit)
         facts = {"X-Repo-Commit": model.commit, "Accept-Ranges": "bytes"}
         if not model.is_large(file):
-            location = f"{urlsplit(self._url).path}/api/resolve-cache/{model.kind}/{model.repository}/{model.commit}/{quote(file)}"
+            cached = f"/api/resolve-cache/{model.kind}/{model.repository}/{model.commit}/{quote(file)}"
+            location = urlsplit(self._url).path + cached
             return Response(status=307, headers={**facts, "Location": location, "ETag": f'"{model.etag(file)}"'})
         headers = {
             **facts,
