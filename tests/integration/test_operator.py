@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 import yaml
 from attrs import evolve, frozen
 
 from nim_core.testing.corpus import Corpus, sample_corpus
+from nim_core.testing.http_server import HttpOrigin, RequestLog, Response
 from nim_core.testing.hub_models import HubModel
 from nim_core.testing.hub_server import HUB_TOKEN, HubServer
 from nim_core.testing.manifests import DEFAULT_TAGS, manifest_for, profile_id
 from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
-from nim_core.testing.s3_server import S3Server
+from nim_core.testing.ranged import serve_content
 from nim_core.testing.squid import squid
 from tests.integration.conftest import Cache
 from tests.integration.container import ANYBODY, OPERATOR, Container, own_network, unavailable
@@ -36,6 +37,7 @@ FILES = sample_corpus().files
 LORA_TAGS = {**DEFAULT_TAGS, "feat_lora": "true"}
 MODEL = NgcModel(files=FILES)
 LORA = NgcModel(files=sample_corpus(seed=7).files, version="lora-1")
+BOTH = (MODEL, LORA)
 UNIVERSAL = NgcModel(files=FILES, org="nvidia", team="nemo", name="llama-3_2-1b-instruct", version="2.0")
 HUB = HubModel(files=FILES, repository="meta-llama/Llama-3.2-1B-Instruct", revisions=("main", "v2"))
 DATASET = HubModel(files=FILES, repository="default/questions", dataset=True)
@@ -436,8 +438,8 @@ def etc_ssl(tmp_path, certificates):
     for folder in (local, made, tmp_path / "hooks"):
         folder.mkdir()
     (local / "company-pem.crt").write_bytes(certificates.ca.read_bytes())
-    folders = [f"--{name}={path}" for name, path in (("etccertsdir", made), ("localcertsdir", local))]
-    command = ["update-ca-certificates", *folders, f"--hooksdir={tmp_path / 'hooks'}"]
+    places = ("--etccertsdir", made, "--localcertsdir", local, "--hooksdir", tmp_path / "hooks")
+    command = ["update-ca-certificates", *places]
     subprocess.run(command, check=True, capture_output=True)
     mounted = tmp_path / "ssl"
     mounted.mkdir()
@@ -496,22 +498,19 @@ def test_a_proxy(source, shared, certificates, etc_ssl):
 
 
 # ------------------------------------------------------------------------------------------------ 9.9 mirrors
-def test_mirror_s3(shared, tmp_path):
-    """As the sample: a bucket with an underscore, AWS_PROFILE and AWS_REGION, keys from a secret, no key of NGC."""
-    with S3Server(folder=tmp_path / "s3", buckets=("nim_bucket",)) as s3, NgcServer([MODEL, LORA]) as server:
-        keys = {**s3.environment(), "AWS_S3_USE_PATH_STYLE": "true"}
-        job(shared, "mirror s3 --bucket nim_bucket --all", env={**server.environment(), **keys}).check()
-        for path in shared.volume.iterdir():
-            shutil.rmtree(path)
-        files = {"AWS_SHARED_CREDENTIALS_FILE": "/aws/credentials", "AWS_PROFILE": "default"}
-        lines = ["[default]", *(f"{name.lower()} = {value}" for name, value in s3.admin.environment().items()), ""]
-        shared.files["/aws/credentials"] = "\n".join(lines)
-        mirrored = {name: keys[name] for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_S3_USE_PATH_STYLE")}
-        before = len(server.log)
-        env = {"NIM_REPOSITORY_OVERRIDE": "s3://nim_bucket/", **mirrored, **files, **ONCE}
+def test_mirror_https(shared, certificates):
+    """As the sample, and no key of NGC; ``s3://`` is run in test_mirror.py."""
+    objects = {quote(it.uri(path).partition("://")[2], safe=""): it.files[path] for it in BOTH for path in it.files}
+
+    def answer(request):
+        content = objects.get(unquote(request.raw_path.removeprefix("/")))
+        return "object", Response(status=404) if content is None else serve_content(request, content, etag='"1"')
+
+    shared.files["/certificates/ca.pem"] = certificates.ca.read_text()
+    with HttpOrigin("mirror", answer, log=RequestLog(), certificates=certificates) as mirror:
+        env = {"NIM_REPOSITORY_OVERRIDE": f"{mirror.url}/", "SSL_CERT_FILE": "/certificates/ca.pem", **ONCE}
         job(shared, "download-to-cache --all", env=env).check()
-        assert len(server.log) == before
-    assert [Cache(shared.volume).differences(model) for model in (MODEL, LORA)] == [[], []]
+    assert [Cache(shared.volume).differences(model) for model in BOTH] == [[], []]
 
 
 def test_mirror_jfrog_is_refused_by_its_name(shared):
