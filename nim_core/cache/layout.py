@@ -23,7 +23,8 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -135,6 +136,8 @@ def make_folder(base: Path, relative: str, error: Callable[[OSError, Path], Cach
     """
     Make the folder ``relative`` below ``base``, following no link below ``base``, and return it.
 
+    Where ``base`` is a group's to write and set-group-id, as Kubernetes leaves a volume, what is made is so too.
+
     Args:
         base: Made too where it is missing.
         relative: Names, with slashes between them; may be empty.
@@ -170,7 +173,17 @@ def _enter(parent: int, name: str) -> int:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.mkdir(name, dir_fd=parent)
             os.fsync(parent)
-        return os.open(name, flags, dir_fd=parent)
+        made = os.open(name, flags, dir_fd=parent)
+        _let_group_write(os.fstat(parent).st_mode, made)
+        return made
+
+
+def _let_group_write(above: int, made: int) -> None:
+    """Let the group write a new folder, whatever the umask, where ``above``, its parent's mode, is meant for that."""
+    mode = stat.S_IMODE(os.fstat(made).st_mode)
+    if above & _FOR_A_GROUP == _FOR_A_GROUP and mode & stat.S_IRWXG == _READ_BY_GROUP:
+        with contextlib.suppress(OSError):  # made by another user, or a file system without modes
+            os.fchmod(made, mode | stat.S_IWGRP)
 
 
 def _make_base(base: Path) -> None:
@@ -186,7 +199,21 @@ def _make_base(base: Path) -> None:
     else:
         with contextlib.suppress(PermissionError):  # one may be allowed to write a folder, and not to read it
             sync_folder(base.parent)
+            with _opened(base) as made:
+                _let_group_write(base.parent.stat().st_mode, made)
 
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+_FOR_A_GROUP: Final = stat.S_ISGID | stat.S_IWGRP
+_READ_BY_GROUP: Final = stat.S_IRGRP | stat.S_IXGRP
 
 _MEND: Final = {
     True: "mount it read-write (a complete cache needs no writing, with --use-cache)",

@@ -91,7 +91,11 @@ def read_receipt(path: Path) -> Receipt | None:
 
 def receipts_of(layout: Layout) -> Iterator[Receipt]:
     """Yield every readable receipt, in order of their names."""
-    for path in sorted(layout.receipts.glob("*.json")):
+    try:
+        paths = sorted(layout.receipts.glob("*.json"))
+    except PermissionError:  # whoever may not look into the cache is told so when it is written
+        return
+    for path in paths:
         receipt = read_receipt(path)
         if receipt is not None:
             yield receipt

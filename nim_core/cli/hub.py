@@ -25,6 +25,7 @@ class HubRequest:
 
     Attributes:
         repo: ``org/name``.
+        dataset: Whether that is a dataset and not a model.
         files: Paths in it. Empty for what patterns choose.
         revision: Branch, tag or commit. None for the default one.
         include: Patterns, as for :class:`~nim_core.plan.Patterns`, like the next.
@@ -34,6 +35,7 @@ class HubRequest:
     """
 
     repo: str
+    dataset: bool = False
     files: tuple[str, ...] = ()
     revision: str | None = None
     include: tuple[str, ...] = ()
@@ -43,8 +45,8 @@ class HubRequest:
 
     @property
     def uri(self) -> str:
-        """The model's URI."""
-        return f"hf://{self.repo}" + (f":{self.revision}" if self.revision else "")
+        """Its URI."""
+        return f"hf://{'datasets/' if self.dataset else ''}{self.repo}" + (f":{self.revision}" if self.revision else "")
 
 
 def download_from_hub(request: HubRequest, folder: Path | None, session: Session) -> Path:

@@ -15,12 +15,12 @@ __all__ = ["DOWNLOAD", "NAME", "HubGroup", "download"]
 NAME = "huggingface-cli"
 DOWNLOAD = "download"
 
-Repo = typer.Argument(metavar="REPO", show_default=False, help="Model, such as org/name.")
+Repo = typer.Argument(metavar="REPO", show_default=False, help="Model or dataset, such as org/name.")
 Files = typer.Argument(metavar="[FILE ...]", show_default=False, help="Files of it. [default: all]")
 LocalDir = typer.Option(
     metavar="DIR", show_default=False, help="Folder for the files. [default: they stay in the cache alone]"
 )
-RepoType = typer.Option(metavar="TYPE", help="Kind of repository; models only.")
+RepoType = typer.Option(metavar="TYPE", help="Kind of repository: model or dataset.")
 Revision = typer.Option(metavar="NAME", show_default=False, help="Branch, tag or commit. [default: main]")
 Token = typer.Option(metavar="TOKEN", show_default=False, help="Token to sign in with. [env: HF_TOKEN]")
 CacheDir = typer.Option(metavar="DIR", show_default=False, help="Folder of the Hub's cache. [env: HF_HUB_CACHE]")
@@ -49,20 +49,21 @@ def download(
     local_dir_use_symlinks: Annotated[str | None, SymLinks] = None,  # noqa: ARG001 - there are none
 ) -> None:
     """
-    Download a model of the Hub into the cache, and its files into a folder.
+    Download a model or dataset of the Hub into the cache, and its files into a folder.
 
     Prints the path of the folder: that of --local-dir, else the snapshot in the cache.
     """
     if files and (include or exclude):
         context.fail("files cannot be combined with --include or --exclude")
-    if repo_type != "model":
-        context.fail(f"only models are downloaded, no {repo_type}: leave out --repo-type")
+    if repo_type not in {"model", "dataset"}:
+        context.fail(f"only models and datasets are downloaded: --repo-type {repo_type}")
 
     from nim_core.cli.hub import HubRequest, download_from_hub
     from nim_core.cli.units import parse_count
 
     request = HubRequest(
         repo=repo,
+        dataset=repo_type == "dataset",
         files=tuple(files or ()),
         revision=revision,
         include=tuple(include or ()),
@@ -82,7 +83,7 @@ class HubGroup(PlainGroup):
         """Find the command that ``args`` begin with."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             ctx.fail(
-                f"no such command here: {args[0]!r}. This huggingface-cli is nim-llm's and downloads models only; "
+                f"no such command here: {args[0]!r}. This huggingface-cli is nim-llm's and only downloads; "
                 "for anything else run hf of the package huggingface_hub, and to sign in set HF_TOKEN"
             )
         return super().resolve_command(ctx, args)

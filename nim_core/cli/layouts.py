@@ -15,6 +15,7 @@ from nim_core.cli.logging import HUMAN
 from nim_core.cli.session import Session
 from nim_core.cli.units import size
 from nim_core.download import TargetResult
+from nim_core.errors import CacheError
 from nim_core.plan import Present
 from nim_core.workspace.links import make_workspace
 from nim_core.workspace.places import Made
@@ -74,9 +75,19 @@ def create_workspace(request: Request, folder: Path | None, session: Session) ->
     cache = request.cache_path or session.settings.cache_path
 
     def make(files: Mapping[str, Present]) -> Made:
-        return make_workspace(files, folder or Path(mkdtemp(prefix="nim-workspace-")), cache)
+        return make_workspace(files, folder or _fresh_folder(), cache)
 
     return _lay_out("workspace", request, session, make)
+
+
+def _fresh_folder() -> Path:
+    try:
+        return Path(mkdtemp(prefix="nim-workspace-"))
+    except OSError as exc:
+        raise CacheError(
+            f"no temporary folder for the workspace: {(exc.strerror or str(exc)).lower()}",
+            hint="name its folder by --workspace-path, or a folder for temporary ones by TMPDIR",
+        ) from exc
 
 
 def fill_folder(request: Request, folder: Path, session: Session) -> LaidOut:

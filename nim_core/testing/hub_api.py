@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from attrs import frozen
 
@@ -33,7 +33,7 @@ STRANGERS_TOKEN = "hf_StandInTokenOfAStranger0123456"  # noqa: S105
 XET_TOKEN = "xet-stand-in"  # noqa: S105
 
 _REPOSITORY = r"(?P<repository>[^/]+(?:/[^/]+)?)"
-_MODEL = f"/api/models/{_REPOSITORY}"
+_MODEL = f"/api/(?P<kind>models|datasets)/{_REPOSITORY}"
 _REVISION = "/(?P<revision>[^/]+)"
 
 Access = Literal["listed", "files"]
@@ -98,14 +98,17 @@ class HubApi:
         yield _route("xet-token", _MODEL + "/xet-read-token" + _REVISION, self._xet_token, access="files")
         yield _route("refs", _MODEL + "/refs", self._refs)
         yield _route("model", _MODEL, self._info)
-        yield _route("file", f"/api/resolve-cache/models/{_REPOSITORY}{_REVISION}{file}", self._file, access="files")
-        yield _route("resolve", f"/{_REPOSITORY}/resolve{_REVISION}{file}", self._resolve, access="files")
+        cached = f"/api/resolve-cache/(?P<kind>models|datasets)/{_REPOSITORY}{_REVISION}{file}"
+        yield _route("file", cached, self._file, access="files")
+        resolve = f"/(?:(?P<kind>datasets)/)?{_REPOSITORY}/resolve{_REVISION}{file}"
+        yield _route("resolve", resolve, self._resolve, access="files")
 
     def _admit(self, route: _Route, request: Request, parts: dict[str, str]) -> Response:
         token = (request.header("Authorization") or "").removeprefix("Bearer ")
         if token and token not in {HUB_TOKEN, STRANGERS_TOKEN}:
             return hub_refusal(401, message="Invalid credentials in Authorization header")
-        commits = [model for model in self.models if model.repository == parts["repository"]]
+        asked = (parts["kind"] or "models", parts["repository"])
+        commits = [model for model in self.models if (model.kind, model.repository) == asked]
         if not commits or (commits[-1].private and token != HUB_TOKEN):
             return hub_refusal(404 if token else 401, "RepoNotFound", "Repository not found")
         if commits[-1].disabled:
@@ -132,7 +135,7 @@ class HubApi:
         return json_response({**facts, **more}, headers={"X-Repo-Commit": model.commit})
 
     def _refs(self, call: Call) -> Response:
-        commits = [model for model in self.models if model.repository == call.model.repository]
+        commits = [it for it in self.models if (it.kind, it.repository) == (call.model.kind, call.model.repository)]
         refs = {name: model.commit for model in commits for name in model.revisions}
         branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": sha} for name, sha in refs.items()]
         return json_response({"branches": branches, "tags": [], "converts": []})
@@ -170,7 +173,8 @@ class HubApi:
             return hub_refusal(404, "EntryNotFound", "Entry not found", commit=model.commit)
         facts = {"X-Repo-Commit": model.commit, "Accept-Ranges": "bytes"}
         if not model.is_large(file):
-            location = f"/api/resolve-cache/models/{model.repository}/{model.commit}/{quote(file)}"
+            cached = f"/api/resolve-cache/{model.kind}/{model.repository}/{model.commit}/{quote(file)}"
+            location = urlsplit(self._url).path + cached
             return Response(status=307, headers={**facts, "Location": location, "ETag": f'"{model.etag(file)}"'})
         headers = {
             **facts,
@@ -185,7 +189,7 @@ class HubApi:
         name = model.xet_hash(file)
         if name is None:
             return {}
-        route = f"{self._url}/api/models/{model.repository}/xet-read-token/{model.commit}"
+        route = f"{self._url}/api/{model.kind}/{model.repository}/xet-read-token/{model.commit}"
         return {"X-Xet-Hash": name, "X-Xet-Refresh-Route": route, "Link": f'<{route}>; rel="xet-auth"'}
 
     def _file(self, call: Call) -> Response:

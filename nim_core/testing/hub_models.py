@@ -24,6 +24,7 @@ class HubModel:
     Attributes:
         files: What was committed.
         repository: ``org/name``.
+        dataset: Whether it is a dataset and not a model.
         revisions: Branches and tags that lead to this commit.
         gated: Whether files are given out only to those who have accepted the terms; facts about them to everybody.
         private: Whether it exists for members alone.
@@ -34,6 +35,7 @@ class HubModel:
 
     files: Mapping[str, Content]
     repository: str = "acme/sample-llm"
+    dataset: bool = False
     revisions: tuple[str, ...] = ("main",)
     gated: bool = False
     private: bool = False
@@ -43,8 +45,18 @@ class HubModel:
 
     def uri(self, file: str | None = None, revision: str | None = None) -> str:
         """Return the ``hf://`` URI of the model or of one of its files."""
-        text = f"hf://{self.repository}" + ("" if revision is None else f":{revision}")
+        text = f"hf://{self.place}" + ("" if revision is None else f":{revision}")
         return text + ("" if file is None else f"?file={file}")
+
+    @property
+    def place(self) -> str:
+        """Where it is on the Hub's site."""
+        return f"datasets/{self.repository}" if self.dataset else self.repository
+
+    @property
+    def kind(self) -> str:
+        """What the API calls its kind: ``models`` or ``datasets``."""
+        return "datasets" if self.dataset else "models"
 
     @cached_property
     def commit(self) -> str:

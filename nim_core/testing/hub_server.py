@@ -24,12 +24,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from attrs import evolve
+
 from nim_core.testing.certificates import Certificates
 from nim_core.testing.corpus import inline, sample_corpus
 from nim_core.testing.faults import Faults, answer_with
 from nim_core.testing.http_server import HttpOrigin, Request, RequestLog, Response
 from nim_core.testing.hub_api import HUB_TOKEN, STRANGERS_TOKEN, XET_TOKEN, HubApi
-from nim_core.testing.hub_models import HubModel
+from nim_core.testing.hub_models import HubModel, hub_refusal
 from nim_core.testing.hub_xet import XetStorage
 from nim_core.testing.signed_storage import SignedStorage
 
@@ -45,6 +47,7 @@ class HubServer:
         certificates: Makes it speak TLS, and the storage too.
         page_size: Most entries in one page of a tree.
         url_lifetime: Seconds a signed URL is good for.
+        prefix: Path that the Hub is beneath, such as ``/v1/hf``.
 
     Attributes:
         log: Every request to an origin, ``hub``, ``storage`` or ``xet``. The route of the second is ``storage``.
@@ -62,6 +65,7 @@ class HubServer:
         certificates: Certificates | None = None,
         page_size: int = 1000,
         url_lifetime: float = 3600,
+        prefix: str = "",
     ) -> None:
         self.log = RequestLog()
         self.faults = Faults()
@@ -75,7 +79,8 @@ class HubServer:
                 ("xet", self._answer_xet),
             )
         }
-        self.url = self._origins["hub"].url
+        self._prefix = prefix
+        self.url = self._origins["hub"].url + prefix
         self.storage_url = self._origins["storage"].url
         self._xet.url = self._origins["xet"].url
         self._api = HubApi([], sign=self._sign, cas_url=self._xet.url, page_size=page_size, url=self.url)
@@ -117,8 +122,11 @@ class HubServer:
         return self.storage_url + self.storage.sign(path)
 
     def _answer_hub(self, request: Request) -> tuple[str, Response]:
-        route, response = self._api.answer(request)
-        return route, self.faults.apply(route, request, response)
+        if not request.target.startswith(f"{self._prefix}/"):
+            return "none", hub_refusal(404, message="Sorry, we can't find the page you are looking for.")
+        asked = evolve(request, target=request.target.removeprefix(self._prefix))
+        route, response = self._api.answer(asked)
+        return route, self.faults.apply(route, asked, response)
 
     def _answer_storage(self, request: Request) -> tuple[str, Response]:
         return "storage", self.faults.apply("storage", request, self.storage.answer(request))

@@ -265,3 +265,22 @@ class TestErrors:
 
     def test_an_error_without_a_number(self, tmp_path):
         assert str(folder_error(OSError("Odd"), tmp_path)) == f"cannot use the cache: {tmp_path}: Odd"
+
+
+class TestAGroupsFolder:
+    @pytest.fixture(autouse=True)
+    def _umask(self):
+        previous = os.umask(0o022)
+        yield
+        os.umask(previous)
+
+    @pytest.mark.parametrize(
+        ("above", "umask", "made"), [(0o2775, 0o022, 0o070), (0o2775, 0o077, 0), (0o775, 0o022, 0o050)]
+    )
+    def test_what_is_made_in_it_is_the_groups_to_write(self, tmp_path, above, umask, made):
+        (tmp_path / "volume").mkdir()
+        (tmp_path / "volume").chmod(above)
+        os.umask(umask)
+        make_folder(tmp_path / "volume/base", "a/b")
+        for name in ("base", "base/a", "base/a/b"):
+            assert (tmp_path / "volume" / name).stat().st_mode & 0o070 == made

@@ -124,7 +124,7 @@ def test_another_hub_command_says_where_it_is(cli: Cli):
     ("arguments", "why"),
     [
         ("download", "REPO"),
-        ("download a/b --repo-type dataset", "no dataset"),
+        ("download a/b --repo-type space", "only models and datasets"),
         ("download a/b c.json --include *.json", "files cannot be combined"),
     ],
 )

@@ -62,8 +62,8 @@ _UNKNOWN = _Meaning(SourceError, "the Hub answered in an unexpected way for {wha
 _CODES: Mapping[str, _Meaning] = {
     "RepoNotFound": _Meaning(
         NotFoundError,
-        "no such model, or a private one: {repository}",
-        "check the name at {page}; for a private model set HF_TOKEN to a token that may read it (this time: {origin})",
+        "no such {kind}, or a private one: {repository}",
+        "check the name at {page}; for a private {kind} set HF_TOKEN to a token that may read it (this time: {origin})",
     ),
     "RevisionNotFound": _Meaning(
         NotFoundError, "{repository} has no revision {revision}", "see branches and tags at {page}/tree/main"
@@ -99,6 +99,7 @@ def status_error(response: httpx.Response, asked: Asked) -> SourceError:
     meaning = _meaning(response)
     words = {
         "what": f"{ref}?file={asked.file}" if asked.file else ref,
+        "kind": ref.kind,
         "repository": ref.repository,
         "revision": ref.revision,
         "page": ref.page,

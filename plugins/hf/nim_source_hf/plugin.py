@@ -16,7 +16,7 @@ def nim_register_sources() -> list[SourceSpec]:
             name="hf",
             schemes=("hf",),
             uri_style=UriStyle.REPOSITORY,
-            summary="models of the Hugging Face Hub, and of hubs and proxies that speak its API",
+            summary="models and datasets of the Hugging Face Hub, and of hubs and proxies that speak its API",
             factory=HfSource,
             capabilities=Capabilities(pins_revisions=True),
             environment=ENVIRONMENT,

@@ -1,4 +1,8 @@
-"""The Hub's names: ``hf://org/model[:revision]`` as a value, and its places in the API and the cache."""
+"""
+The Hub's names as values, and their places in the API and the cache.
+
+``hf://org/model[:revision]`` is a model, ``hf://datasets/org/name[:revision]`` a dataset, as on the Hub's own site.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from nim_source_hf.credentials import HUB
 
 _REPOSITORY = re.compile(r"([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
-_FORM = "write hf://org/model:revision?file=path; models only, datasets and spaces have no place here"
+_FORM = "write hf://org/model:revision?file=path, or hf://datasets/org/name; spaces have no place here"
+_DATASETS = "datasets/"
 
 
 def is_commit(revision: str) -> bool:
@@ -31,46 +36,59 @@ def commit_of(value: object) -> str:
 @frozen(kw_only=True)
 class HfRef:
     """
-    A model at a revision.
+    A model or dataset at a revision.
 
     Attributes:
         repository: ``org/model``, or ``model`` for the few that have no organisation.
+        dataset: Whether it is a dataset.
         revision: Branch, tag or commit.
         uri: What it was read from.
     """
 
     repository: str
+    dataset: bool = False
     revision: str
     uri: ModelUri = field(eq=False)
 
     @classmethod
     def parse(cls, uri: ModelUri) -> HfRef:
-        """Read a URI; no revision means ``main``. Raises InvalidUriError, with the right form, for no model's name."""
-        name = uri.location
+        """Read a URI; no revision means ``main``. Raises InvalidUriError, with the right form, for no such name."""
+        name = uri.location.removeprefix(_DATASETS)
         if not _REPOSITORY.fullmatch(name) or "--" in name or ".." in name or name.endswith((".git", ".", "-")):
-            raise InvalidUriError(f"not a name the Hub allows for a model: {uri.display}", hint=_FORM)
-        return cls(repository=name, revision=check_relative_path(uri.revision or "main"), uri=uri)
+            raise InvalidUriError(f"not a name the Hub allows: {uri.display}", hint=_FORM)
+        revision = check_relative_path(uri.revision or "main")
+        return cls(repository=name, dataset=name != uri.location, revision=revision, uri=uri)
 
     def __str__(self) -> str:
-        return f"{self.repository}:{self.revision}"
+        return f"{self.path}:{self.revision}"
+
+    @property
+    def kind(self) -> str:
+        """What it is, for people."""
+        return "dataset" if self.dataset else "model"
+
+    @property
+    def path(self) -> str:
+        """Where it is on the Hub's site."""
+        return f"{_DATASETS}{self.repository}" if self.dataset else self.repository
 
     @property
     def page(self) -> str:
-        """Where a person finds the model, asks for access and accepts its terms."""
-        return f"{HUB}/{self.repository}"
+        """Where a person finds it, asks for access and accepts its terms."""
+        return f"{HUB}/{self.path}"
 
     @property
     def folder(self) -> str:
-        """What the model's folder in a cache is called."""
-        return "models--" + self.repository.replace("/", "--")
+        """What its folder in a cache is called."""
+        return f"{self.kind}s--" + self.repository.replace("/", "--")
 
     def api(self, kind: str, revision: str) -> str:
         """API path of a ``kind`` of facts about a revision: ``revision``, ``tree``, ``paths-info``..."""
-        return f"/api/models/{self.repository}/{kind}/{quote(revision, safe='')}"
+        return f"/api/{self.kind}s/{self.repository}/{kind}/{quote(revision, safe='')}"
 
     def file_path(self, commit: str, file: str) -> str:
         """Path that leads to the bytes of a file."""
-        return f"/{self.repository}/resolve/{commit}/{quote(file)}"
+        return f"/{self.path}/resolve/{commit}/{quote(file)}"
 
     def cache_key(self, root: str, commit: str) -> CacheKey:
         """Place of a commit in a cache of the Hub client's form."""

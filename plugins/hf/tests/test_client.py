@@ -133,6 +133,18 @@ def test_the_client_goes_on_with_what_we_wrote(user, hub_server, shared):
     assert [path for path in fetched if path.endswith("/config.json")] == []
 
 
+def test_the_client_finds_a_dataset_that_we_wrote(user, corpus, shared):
+    data = HubModel(files=corpus.files, dataset=True)
+    line = ("hf", "download", "acme/sample-llm", "--repo-type", "dataset", "--quiet")
+    with HubServer([data]) as server:
+        reached = {**shared, **server.environment()}
+        user.run(*line, "--local-dir", str(user.folder / "there"), env=reached)
+        user.download("hf://datasets/acme/sample-llm", env=reached)
+    found = user.run(*line, env={**shared, "HF_HUB_OFFLINE": "1"}).stdout.splitlines()[-1].removeprefix("path: ")
+    assert "datasets--acme--sample-llm" in found
+    assert Corpus(files=corpus.files).differences(user.folder / found) == []
+
+
 # ------------------------------------------------------------------------------------------- its cache as ours
 @pytest.mark.parametrize("xet", [False, True])
 def test_what_the_client_wrote_is_used_without_a_download(user, corpus, shared, xet):

@@ -33,12 +33,22 @@ def test_models(text, repository, revision):
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b/c", "datasets/a/b", "a/b--c", "a/b..c", "a/b.git", "a/-b", "a/b c", "a/ü", "a/b."]
+    "name", ["a/b/c", "spaces/a/b", "datasets/a/b/c", "a/b--c", "a/b..c", "a/b.git", "a/-b", "a/b c", "a/ü", "a/b."]
 )
 def test_not_models(name):
     with pytest.raises(InvalidUriError, match="not a name the Hub allows") as caught:
         parse(f"hf://{name}")
     assert "hf://org/model:revision" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["org/data", "squad"])
+def test_datasets(name):
+    ref = parse(f"hf://datasets/{name}:v1")
+    assert (ref.repository, ref.dataset, ref.revision) == (name, True, "v1")
+    assert ref.page == f"https://huggingface.co/datasets/{name}"
+    assert ref.api("tree", COMMIT) == f"/api/datasets/{name}/tree/{COMMIT}"
+    assert ref.file_path(COMMIT, "a.csv") == f"/datasets/{name}/resolve/{COMMIT}/a.csv"
+    assert ref.folder == "datasets--" + name.replace("/", "--")
 
 
 @pytest.mark.parametrize("revision", ["../x", "/etc/x", "a/../b", "a//b"])
