@@ -520,8 +520,7 @@ def test_mirror_jfrog_is_refused_by_its_name(shared):
     assert "jfrog://" in ended.last
 
 
-# ------------------------------------------------------------------------------------------------ not covered yet
-@pytest.mark.xfail(strict=True, reason="model-free start")
+# ----------------------------------------------------------------------------------------- models without a manifest
 def test_serving_a_model_of_the_hub_names_its_uri_and_its_folder(shared):
     with HubServer([HUB]) as server:
         env = {**hub_environment(server.url), "NIM_MODEL_NAME": "/model-store", "NIM_MODEL_PATH": HUB.uri()}
@@ -529,7 +528,6 @@ def test_serving_a_model_of_the_hub_names_its_uri_and_its_folder(shared):
     assert plain_names(shared.folder / "scratch/workspace") == set(FILES)
 
 
-@pytest.mark.xfail(strict=True, reason="model-free start")
 def test_serving_a_universal_model_names_its_folder(shared):
     with NgcServer([UNIVERSAL]) as server:
         line = f"create-model-store --model-repo {UNIVERSAL.uri()} --model-store /model-store"
@@ -544,6 +542,7 @@ def plain_names(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()}
 
 
+# ------------------------------------------------------------------------------------------------ not covered yet
 NOT_YET = {
     "nim-serve": "pods that serve, and their probes of /v1/health/live and /v1/health/ready",
     "nim-serve-ray": "pods of several nodes, leader and workers",
@@ -558,5 +557,5 @@ def test_commands_that_serve(command, pod):
 
 def test_what_is_not_covered_is_documented():
     page = (Path(__file__).parents[2] / "docs/kubernetes.md").read_text(encoding="utf-8")
-    for what in [*NOT_YET.values(), "NIM_MODEL_PATH", "NIMBuild", "jfrog://"]:
+    for what in [*NOT_YET.values(), "NIMBuild", "jfrog://"]:
         assert what in page.partition("## Not answered yet")[2]
