@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nim_core.cli.download_to_cache import ManifestFile, ModelCachePath, UseCache
+from nim_core.cli.download_to_cache import DryRun, ManifestFile, ModelCachePath, UseCache, write_plan
 from nim_core.cli.output import write_data
 
 __all__ = ["NAME", "create_model_store"]
@@ -38,6 +38,7 @@ def create_model_store(
     model_cache_path: Annotated[Path | None, ModelCachePath] = None,
     manifest_file: Annotated[Path | None, ManifestFile] = None,
     use_cache: Annotated[bool, UseCache] = False,
+    dry_run: Annotated[bool, DryRun] = False,
     copy: Annotated[bool, Copy] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -62,6 +63,10 @@ def create_model_store(
         manifest_file=manifest_file,
         cache_path=model_cache_path,
         use_cache=use_cache,
+        dry_run=dry_run,
     )
+    if dry_run:
+        write_plan(request, context.obj, as_json=as_json)
+        return
     done = create_store(request, model_store, context.obj, share=not copy)
     write_data(json.dumps(result_as_json(done), indent=2) if as_json else result_as_text(done))

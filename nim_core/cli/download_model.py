@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nim_core.cli.download_to_cache import ManifestFile, ModelCachePath, ModelUriText, UseCache
+from nim_core.cli.download_to_cache import DryRun, ManifestFile, ModelCachePath, ModelUriText, UseCache, write_plan
 from nim_core.cli.help import from_variable
 from nim_core.cli.output import write_data
 
@@ -38,6 +38,7 @@ def download_model(
     manifest_file: Annotated[Path | None, ManifestFile] = None,
     model_cache_path: Annotated[Path | None, ModelCachePath] = None,
     use_cache: Annotated[bool, UseCache] = False,
+    dry_run: Annotated[bool, DryRun] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
@@ -60,6 +61,10 @@ def download_model(
         manifest_file=manifest_file,
         cache_path=model_cache_path,
         use_cache=use_cache,
+        dry_run=dry_run,
     )
+    if dry_run:
+        write_plan(request, context.obj, as_json=as_json)
+        return
     done = create_workspace(request, workspace_path, context.obj)
     write_data(json.dumps(result_as_json(done), indent=2) if as_json else result_as_text(done))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nim_core.cli.fetch import Request
     from nim_core.cli.session import Session
 
-__all__ = ["NAME", "PLAN", "download_to_cache", "plan"]
+__all__ = ["NAME", "PLAN", "download_to_cache", "plan", "write_plan"]
 
 NAME = "download-to-cache"
 PLAN = "plan"
@@ -119,7 +119,7 @@ def download_to_cache(
         limit_rate=None if limit_rate is None else parse_rate(limit_rate),
         dry_run=dry_run,
     )
-    (_plan if dry_run else _download)(request, context.obj, as_json=as_json)
+    (write_plan if dry_run else _download)(request, context.obj, as_json=as_json)
 
 
 def plan(
@@ -172,7 +172,8 @@ def _download(request: Request, session: Session, *, as_json: bool) -> None:
     write_data(json.dumps(result_as_json(result), indent=2) if as_json else result_as_text(result))
 
 
-def _plan(request: Request, session: Session, *, as_json: bool) -> None:
+def write_plan(request: Request, session: Session, *, as_json: bool) -> None:
+    """Print what a download would do, as commands that fetch do with ``--dry-run``. Raises what would end it."""
     from nim_core.cli.fetch import plan as plan_fetch
     from nim_core.cli.planned import plan_as_json, plan_as_text
 

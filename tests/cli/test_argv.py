@@ -75,6 +75,7 @@ class CreateModelStore(Oracle):
         self.add_argument("--model-cache-path")
         self.add_argument("--manifest-file")
         self.add_argument("--use-cache", action="store_true")
+        self.add_argument("--dry-run", action="store_true")
         self.add_argument("--copy", action="store_true")
         self.add_argument("--json", action="store_true", dest="as_json")
 
@@ -100,6 +101,7 @@ class DownloadModel(Oracle):
         self.add_argument("--manifest-file")
         self.add_argument("--model-cache-path")
         self.add_argument("--use-cache", action="store_true")
+        self.add_argument("--dry-run", action="store_true")
         self.add_argument("--json", action="store_true", dest="as_json")
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from attrs import define, field
 
 from nim_core.testing.corpus import PatternContent, inline
@@ -222,6 +224,19 @@ def test_dry_run_is_the_same(machine, origins):
     arguments = ("--manifest-file", origins.manifest)
     planned = machine.run(*arguments, command=PLAN).check()
     assert but_for_free_space(machine.run(*arguments, "--dry-run").check().stdout) == but_for_free_space(planned.stdout)
+    assert not machine.cache.path.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("nim-llm", "download-model"), ("nim-llm", "create-model-store", "--model-store=/nowhere/store", "--profile")],
+)
+def test_a_dry_run_of_other_commands_is_the_same(command, machine, origins):
+    arguments = ("--manifest-file", origins.manifest)
+    planned = machine.run(*arguments, command=PLAN).check()
+    profile = yaml.safe_load(Path(origins.manifest).read_text())["profiles"][0]["id"]
+    words = (*((profile,) if "--profile" in command else ()), *arguments, "--dry-run")
+    assert but_for_free_space(machine.run(*words, command=command).check().stdout) == but_for_free_space(planned.stdout)
     assert not machine.cache.path.exists()
 
 
