@@ -378,14 +378,22 @@ def test_an_unknown_profile_is_named_beside_those_there_are(machine, serve):
 
 
 def test_no_profile_given_and_several_there(machine, serve):
-    tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("1", "2"))
-    served = serve(SMALL, tags=tags)
+    served = serve(SMALL, NgcModel(files=SMALL.files, name="another-llm"))
     ended = machine.run("--manifest-file", served.manifest, env={"CUDA_VISIBLE_DEVICES": "none"})
     assert ended.code == 13
     assert "no profile given, and there are 2 to choose from" in ended.last
     for way_out in ("--profiles", "NIM_MODEL_PROFILE", "--all"):
         assert way_out in ended.last
-    assert profile_id(SMALL, tags[1]) in ended.stderr
+    assert profile_id(served.models[1]) in ended.stderr
+
+
+def test_no_profile_given_and_all_have_the_same_files(machine, serve):
+    tags = tuple({**DEFAULT_TAGS, "tp": size} for size in ("1", "2"))
+    served = serve(SMALL, tags=tags)
+    env = {"CUDA_VISIBLE_DEVICES": "none", **served.server.environment()}
+    ended = machine.run("--manifest-file", served.manifest, env=env).check()
+    assert ended.stdout.startswith(profile_id(SMALL, tags[0]))
+    assert "taking the first" in ended.stderr
 
 
 def test_no_manifest_anywhere(machine):
