@@ -59,7 +59,7 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
     EnvVar(
         name="NIM_REPOSITORY_OVERRIDE_SCHEMES",
         summary="schemes of a manifest's URIs that NIM_REPOSITORY_OVERRIDE redirects, separated by commas (default: "
-        "those whose plugins say so, such as ngc)",
+        "those whose plugins say so)",
     ),
     EnvVar(
         name="NIM_DISABLE_MODEL_DOWNLOAD",

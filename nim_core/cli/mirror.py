@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nim_core.cli.download_to_cache import ModelCachePath
 from nim_core.cli.help import from_variable
 from nim_core.cli.output import write_data
 
@@ -29,9 +30,6 @@ ManifestFile = typer.Option(
     metavar="FILE",
     show_default=False,
     help="Manifest to read. " + from_variable("NIM_MANIFEST_PATH", default="the image's own"),
-)
-ModelCachePath = typer.Option(
-    metavar="DIR", show_default=False, help="Folder of the model cache. " + from_variable("NIM_CACHE_PATH")
 )
 MaxConnections = typer.Option(metavar="N", help="Connections at once, at most, in each direction.")
 WithManifest = typer.Option("--with-manifest", help="Upload the manifest file itself, too, under its own name.")
