@@ -83,7 +83,9 @@ class Forecast:
             hosts=tuple(self._hosts()),
             unasked=max(0, len(places) - _MOST_ASKED),
             streamed=tuple({uri.scheme: None for uri, it in self._located.items() if isinstance(it, StreamObject)}),
-            credentials=tuple(dict.fromkeys(self._credentials(item.uri for item in wanted))),
+            credentials=tuple(
+                sorted(set(self._credentials(item.uri for item in wanted)), key=lambda use: (use.source, use.endpoint))
+            ),
             error=self._error(files, devices),
         )
 
@@ -110,7 +112,7 @@ class Forecast:
         return sum(part.done for part in cuts)
 
     def _sources(self) -> Iterator[SourceUse]:
-        for scheme in self.resolver.schemes:
+        for scheme in sorted(self.resolver.schemes):
             owner = self.registry.owner(scheme)
             yield SourceUse(scheme=scheme, distribution=owner.distribution, version=owner.version)
 
@@ -120,7 +122,7 @@ class Forecast:
             if isinstance(location, HttpObject):
                 place = origin(location.url.reveal())
                 hosts[place] = evolve(hosts.get(place) or self._host(place), files=True)
-        return hosts.values()
+        return sorted(hosts.values(), key=lambda use: use.host)
 
     def _host(self, place: Origin, *, listing: bool = False) -> HostUse:
         proxy = self.network.proxy(str(place))
