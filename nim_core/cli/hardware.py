@@ -11,7 +11,8 @@ from nim_core.cli.output import write_data
 
 if TYPE_CHECKING:
     from nim_core.cli.session import Session
-    from nim_core.profiles.hardware import Gpu, Hardware
+    from nim_core.profiles.hardware import Hardware
+    from nim_core.types import Gpu
 
 __all__ = ["NAME", "hardware_as_text", "show_hardware"]
 

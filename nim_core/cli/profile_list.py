@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from nim_core.cli.logging import printable
 from nim_core.profiles.estimate import GIB
-from nim_core.profiles.hardware import Gpu, as_record
+from nim_core.profiles.hardware import as_record
 from nim_core.profiles.names import has_lora, short_name
 from nim_core.profiles.selection import Category, Ranking, Verdict, explain
+from nim_core.types import Gpu
 
 __all__ = ["explanation", "ranking_as_json", "ranking_as_text"]
 

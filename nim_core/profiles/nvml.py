@@ -12,7 +12,8 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
-from nim_core.profiles.hardware import Gpu, Hardware
+from nim_core.profiles.hardware import Hardware
+from nim_core.types import Gpu
 
 __all__ = ["detect"]
 

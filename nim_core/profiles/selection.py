@@ -21,9 +21,10 @@ from attrs import evolve, frozen
 
 from nim_core.manifest import Profile
 from nim_core.profiles.estimate import CONTEXT_STEP, GIB, estimate, largest_context
-from nim_core.profiles.hardware import Gpu, Hardware
+from nim_core.profiles.hardware import Hardware
 from nim_core.profiles.model import Model
 from nim_core.profiles.names import has_lora, is_true, stated_gigabytes
+from nim_core.types import Gpu
 
 __all__ = [
     "CRITERIA",

@@ -45,7 +45,7 @@ _FIELDS: Final[Mapping[type, Mapping[str, type]]] = {
         "environment": tuple,
     },
     SinkSpec: {"name": str, "summary": str, "scheme": str, "environment": tuple},
-    BackendSpec: {"name": str, "summary": str, "environment": tuple},
+    BackendSpec: {"name": str, "summary": str, "engines": tuple, "without_gpu": bool, "environment": tuple},
     CheckSpec: {"name": str, "summary": str},
     EnvVar: {"name": str, "summary": str, "kind": str, "secret": bool},
 }

@@ -18,15 +18,23 @@ import attrs
 from nim_core.errors import NimError, PluginError, SourceError
 from nim_core.registry.info import PluginInfo
 from nim_core.types import (
+    Adapter,
+    AdapterLoader,
+    Argument,
+    Backend,
     Body,
     CacheKey,
     CachePlacement,
     CopyingSink,
+    EngineCall,
     FileNaming,
+    LaunchPlan,
+    LaunchRequest,
     Listing,
     Location,
     ModelUri,
     NewObject,
+    Option,
     Part,
     PartedSink,
     RemoteFile,
@@ -37,9 +45,19 @@ from nim_core.types import (
     StoredPart,
     StreamObject,
     Upload,
+    Verdict,
 )
 
-__all__ = ["GuardedSink", "attributed", "describe", "guard_sink", "guard_source", "wrong_answer"]
+__all__ = [
+    "GuardedBackend",
+    "GuardedSink",
+    "attributed",
+    "describe",
+    "guard_backend",
+    "guard_sink",
+    "guard_source",
+    "wrong_answer",
+]
 
 T = TypeVar("T")
 
@@ -113,6 +131,21 @@ def guard_sink(make: Callable[[], Sink], plugin: PluginInfo) -> GuardedSink:
         if not callable(getattr(sink, method, None)):
             raise wrong_answer(plugin, "factory", sink, f"a sink with the method {method}")
     return GuardedSink(sink, plugin)
+
+
+def guard_backend(make: Callable[[], Backend], plugin: PluginInfo) -> GuardedBackend:
+    """
+    Make a backend and return it wrapped, with every call and answer checked.
+
+    Raises:
+        PluginError: What was made lacks a method of :class:`~nim_core.types.Backend`, or making it failed.
+    """
+    with attributed(plugin, "factory"):
+        backend = make()
+    for method in ("options", "propose", "probe", "plan_launch"):
+        if not callable(getattr(backend, method, None)):
+            raise wrong_answer(plugin, "factory", backend, f"a backend with the method {method}")
+    return GuardedBackend(backend, plugin)
 
 
 def _report_hint(plugin: PluginInfo) -> str:
@@ -267,3 +300,60 @@ class GuardedSink:
         if not isinstance(answer, expected):
             raise wrong_answer(self._plugin, method, answer, expected.__name__)
         return answer
+
+
+class GuardedBackend:
+    """
+    A backend whose failures and answers carry its plugin's name.
+
+    Attributes:
+        plugin: Brings it.
+        loads_adapters: Whether it is an :class:`~nim_core.types.AdapterLoader`.
+    """
+
+    def __init__(self, backend: Any, plugin: PluginInfo) -> None:
+        self._backend = backend
+        self.plugin = plugin
+        self.loads_adapters = isinstance(backend, AdapterLoader)
+
+    def __repr__(self) -> str:
+        return f"<backend of plugin {self.plugin.label}>"
+
+    def options(self) -> tuple[Option, ...]:
+        """Tell as the backend does."""
+        return self._several("options", Option)
+
+    def propose(self, request: LaunchRequest) -> tuple[Argument, ...]:
+        """Propose as the backend does."""
+        return self._several("propose", Argument, request)
+
+    def probe(self, request: LaunchRequest) -> Verdict:
+        """Judge as the backend does."""
+        return self._one("probe", Verdict, request)
+
+    def plan_launch(self, request: LaunchRequest) -> LaunchPlan:
+        """Plan as the backend does."""
+        return self._one("plan_launch", LaunchPlan, request)
+
+    def load_adapter(self, adapter: Adapter, request: LaunchRequest) -> EngineCall:
+        """Tell as the backend does; only where it loads adapters."""
+        return self._one("load_adapter", EngineCall, adapter, request)
+
+    def unload_adapter(self, adapter: Adapter, request: LaunchRequest) -> EngineCall:
+        """Tell as the backend does; only where it loads adapters."""
+        return self._one("unload_adapter", EngineCall, adapter, request)
+
+    def _one(self, method: str, expected: type[T], *arguments: object) -> T:
+        with attributed(self.plugin, method):
+            answer = getattr(self._backend, method)(*arguments)
+        if not isinstance(answer, expected):
+            raise wrong_answer(self.plugin, method, answer, expected.__name__)
+        return answer
+
+    def _several(self, method: str, expected: type[T], *arguments: object) -> tuple[T, ...]:
+        with attributed(self.plugin, method):
+            answers = tuple(getattr(self._backend, method)(*arguments))
+        for answer in answers:
+            if not isinstance(answer, expected):
+                raise wrong_answer(self.plugin, method, answer, f"{expected.__name__} in its answer")
+        return answers

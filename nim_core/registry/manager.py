@@ -15,7 +15,16 @@ from nim_core.errors import ConfigError, PluginError
 from nim_core.known_schemes import KNOWN_SCHEMES
 from nim_core.registry.credentials import CredentialMemory, GivenCredential
 from nim_core.registry.discovery import canonical_name, discover, installed_distributions
-from nim_core.registry.guard import GuardedSink, attributed, describe, guard_sink, guard_source, wrong_answer
+from nim_core.registry.guard import (
+    GuardedBackend,
+    GuardedSink,
+    attributed,
+    describe,
+    guard_backend,
+    guard_sink,
+    guard_source,
+    wrong_answer,
+)
 from nim_core.registry.info import PluginInfo
 from nim_core.registry.loading import load_plugins, make_manager, only
 from nim_core.settings import Settings
@@ -37,6 +46,7 @@ from nim_core.types import (
     SourceSpec,
     TransferEvent,
     UriStyle,
+    Variables,
 )
 from nim_core.uris import no_plugin_error, parse_uri, scheme_of
 
@@ -231,6 +241,23 @@ class Registry:
                     )
                     return guard_sink(partial(spec.factory, context), plugin)
         raise ConfigError(f"no installed plugin writes to: {name}")
+
+    def backend_variables(self, name: str) -> Variables:
+        """Return the values of the variables that the backend ``name``, one of :attr:`backends`, declares."""
+        return self._settings.read(self.backends[name].environment)
+
+    def open_backend(self, name: str) -> GuardedBackend:
+        """
+        Make the backend ``name``, one of :attr:`backends`, without I/O; its calls raise as those of a source.
+
+        Raises:
+            PluginError: The plugin could not make it.
+        """
+        for plugin in self._active.values():
+            for spec in plugin.backends:
+                if spec.name == name:
+                    return guard_backend(partial(spec.factory, self.backend_variables(name)), plugin)
+        raise ConfigError(f"no installed plugin serves by: {name}", hint=f"installed are: {', '.join(self.backends)}")
 
     def provide_credential(self, request: CredentialRequest) -> Credential:
         """

@@ -6,7 +6,20 @@ that could be mistaken for a choice. Workers (:class:`Source`, :class:`Sink`, :c
 inherits from nothing. Their methods are called from several threads at once.
 """
 
-from nim_core.types.backends import Backend, BackendSpec, LaunchPlan, LaunchRequest, Verdict
+from nim_core.types.arguments import Argument, ArgumentValue, Layer, Option, argument_words
+from nim_core.types.backends import (
+    Adapter,
+    AdapterLoader,
+    Backend,
+    BackendSpec,
+    EngineCall,
+    Exposure,
+    FrontDuties,
+    LaunchPlan,
+    LaunchRequest,
+    Nodes,
+    Verdict,
+)
 from nim_core.types.credentials import (
     Ambient,
     Anonymous,
@@ -30,6 +43,7 @@ from nim_core.types.files import (
     StreamObject,
     check_relative_path,
 )
+from nim_core.types.hardware import Gpu
 from nim_core.types.secret import Secret
 from nim_core.types.sinks import (
     Body,
@@ -58,8 +72,12 @@ from nim_core.types.uris import ModelUri, OverrideTarget, UriStyle
 
 __all__ = [
     "DIGEST_HEX_LENGTHS",
+    "Adapter",
+    "AdapterLoader",
     "Ambient",
     "Anonymous",
+    "Argument",
+    "ArgumentValue",
     "Backend",
     "BackendSpec",
     "BasicPair",
@@ -74,19 +92,26 @@ __all__ = [
     "Credential",
     "CredentialRequest",
     "Digest",
+    "EngineCall",
     "EnvVar",
+    "Exposure",
     "FileNaming",
+    "FrontDuties",
+    "Gpu",
     "HttpAnswer",
     "HttpObject",
     "HttpUpload",
     "KeyPair",
     "LaunchPlan",
     "LaunchRequest",
+    "Layer",
     "Listing",
     "LocalObject",
     "Location",
     "ModelUri",
     "NewObject",
+    "Nodes",
+    "Option",
     "OverrideTarget",
     "Part",
     "PartedSink",
@@ -106,5 +131,6 @@ __all__ = [
     "UriStyle",
     "Variables",
     "Verdict",
+    "argument_words",
     "check_relative_path",
 ]

@@ -3,8 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 from nim_core.manifest import Profile
-from nim_core.profiles.hardware import Gpu
 from nim_core.profiles.model import Model, shape_of
+from nim_core.types import Gpu
 
 GIB = 2**30
 

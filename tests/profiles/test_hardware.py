@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nim_core.errors import ConfigError
-from nim_core.profiles.hardware import Gpu, Hardware, as_record, read_hardware, visible
+from nim_core.profiles.hardware import Hardware, as_record, read_hardware, visible
 from nim_core.profiles.judging import find_hardware
 from nim_core.profiles.nvml import detect
 from nim_core.settings import Settings
+from nim_core.types import Gpu
 from tests.profiles.conftest import GIB, gpu
 
 STUB = Path(__file__).with_name("nvml_stub.c")

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nim_core.manifest import Profile
-from nim_core.profiles.hardware import Gpu, Hardware
+from nim_core.profiles.hardware import Hardware
 from nim_core.profiles.model import Model
 from nim_core.profiles.names import has_lora
 from nim_core.profiles.selection import Candidate, Category, Ranking, Verdict, explain, judge, rank
+from nim_core.types import Gpu
 from tests.profiles.conftest import GIB, gpu, model, profile
 
 LLAMA = model("Llama-3.1-8B")
