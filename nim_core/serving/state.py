@@ -67,8 +67,8 @@ class ServingState:
     """
     What a start to serve has come to; every method may be called from any thread.
 
-    Phases are words for people: ``starting``, ``choosing``, ``listing``, ``downloading``, ``verifying``, ``laying out``,
-    ``waiting for nodes``, ``starting engine``, ``serving``, ``stopping``.
+    Phases are words for people: ``starting``, ``choosing``, ``listing``, ``downloading``, ``verifying``,
+    ``laying out``, ``waiting for nodes``, ``starting engine``, ``serving``, ``stopping``.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
