@@ -46,4 +46,6 @@ def nim_serve(context: typer.Context, *, words: Annotated[list[str] | None, Word
     """
     from nim_core.cli.serve_run import serve
 
-    serve(list(words or ()), context.obj)
+    code = serve(list(words or ()), context.obj)
+    if code:
+        raise typer.Exit(code)

@@ -42,12 +42,12 @@ from nim_core.workspace.links import make_workspace
 if TYPE_CHECKING:
     from nim_core.types import LaunchPlan, ModelUri
 
-__all__ = ["Launch", "Wish", "Workplace", "choose", "prepare"]
+__all__ = ["ANY_ADDRESS", "LOOPBACK", "Launch", "Selection", "Wish", "Workplace", "choose", "plan_launch", "prepare"]
 
 _LICENSE_BYTES: Final = 1 << 20
 _MOST_URLS: Final = 20
-_ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- a server in a container is reached from outside
-_LOOPBACK: Final = "127.0.0.1"
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- a server in a container is reached from outside
+LOOPBACK: Final = "127.0.0.1"
 
 
 @frozen(kw_only=True)
@@ -69,7 +69,7 @@ class Wish:
 def _free_port() -> int:
     """Return a port of this machine that nobody listens on at the moment."""
     with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -261,7 +261,7 @@ def _request(subject: _Subject, backend: str, place: Workplace) -> LaunchRequest
         tags=profile.tags,
         served_names=_served_names(subject, settings.served_name),
         names_layer=Layer.VARIABLE if settings.served_name else Layer.DERIVED,
-        host=(place.wish.host or _ANY_ADDRESS) if direct else _LOOPBACK,
+        host=(place.wish.host or ANY_ADDRESS) if direct else LOOPBACK,
         port=serving.port if direct else place.engine_port,
         gpus=() if verdict is None else verdict.gpus,
         context=None if reduced is None else reduced.context,
