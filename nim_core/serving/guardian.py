@@ -174,7 +174,7 @@ def _become(argv: list[str], guardian: int, failures: int) -> None:
 def _wake_on_signals() -> int:
     """Return what becomes readable when a signal came; its bytes are the signals' numbers."""
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # noqa: FBT003
+    os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in (*_PASSED_ON, signal.SIGCHLD):
         signal.signal(number, lambda *_arguments: None)

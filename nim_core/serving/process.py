@@ -141,7 +141,7 @@ class EngineProcess:
         try:
             return subprocess.Popen(  # noqa: S603 -- the program a backend described
                 [sys.executable, "-I", "-S", _GUARDIAN, *self._plan.argv],
-                stdin=control,
+                stdin=control.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=self._plan.folder,
