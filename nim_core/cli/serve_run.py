@@ -8,9 +8,8 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from attrs import frozen
 
 from nim_core.cli.launching import command_line, launch_as_json, launch_as_text
@@ -123,7 +122,7 @@ def listening(state: ServingState, serving: ServingSettings, wish: Wish) -> Iter
         variable="NIM_HEALTH_PORT" if direct else "NIM_SERVER_PORT",
     )
     listener.start()
-    log = structlog.get_logger()
+    log = _log()
     text = f"Server starting on port {port}"
     log.info("listening", port=port, **{HUMAN: f"{text}: health only" if direct else text})
     try:
@@ -143,7 +142,7 @@ def run(launch: Launch, place: Workplace, listeners: Sequence[Listener]) -> int:
     """
     from nim_core.serving.supervisor import Supervisor
 
-    log, plan, request = structlog.get_logger(), launch.plan, launch.request
+    log, plan, request = _log(), launch.plan, launch.request
     name = launch.selection.chosen.spec.name
     log.info("starting_engine", backend=name, **{HUMAN: f"Starting {plan.title or name}"})
     log.info("engine_command", argv=list(plan.argv), **{HUMAN: command_line(plan)})
@@ -164,7 +163,7 @@ def adapter_watch(launch: Launch, place: Workplace, url: str) -> AdapterWatch | 
     backend, request = selection.chosen.backend, launch.request
     if not backend.loads_adapters:
         text = f"{selection.chosen.spec.name} cannot change adapters while it serves: they are those of the start"
-        structlog.get_logger().warning("adapters_fixed", backend=selection.chosen.spec.name, **{HUMAN: text})
+        _log().warning("adapters_fixed", backend=selection.chosen.spec.name, **{HUMAN: text})
         return None
 
     def load(adapter: Adapter) -> None:
@@ -216,6 +215,12 @@ class EngineLog:
         level = match[0].lower() if match else "info"
         event = {"timestamp": time.time(), "level": level, "event": line, "engine": self._name}
         session.stderr.line(format_line(event, style, session.redactor))
+
+
+def _log() -> Any:
+    import structlog  # only after logging has been set up, see there
+
+    return structlog.get_logger()
 
 
 def _own(words: Sequence[str]) -> _Own:
