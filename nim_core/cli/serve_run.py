@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
-
 from nim_core.cli.launching import command_line, launch_as_json, launch_as_text
 from nim_core.cli.logging import HUMAN, format_line
 from nim_core.cli.output import write_data
@@ -31,22 +29,11 @@ __all__ = ["EngineLog", "listening", "run", "serve"]
 
 _LEVEL: Final = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _LEVEL_WITHIN: Final = 60
-_TAKES_VALUE: Final = frozenset({"--host", "--port", "--model"})
-_SWITCHES: Final = frozenset({"--dry-run", "--json"})
 
 
-@frozen(kw_only=True)
-class _Own:
-    """What nim-serve takes for itself, and the words that are the engine's."""
-
-    words: tuple[str, ...]
-    values: dict[str, str]
-    switches: frozenset[str]
-
-
-def serve(words: Sequence[str], session: Session) -> int:
+def serve(wish: Wish, session: Session) -> int:
     """
-    Serve what ``words`` and the environment name, until the engine ends or a signal says so.
+    Serve what ``wish`` and the environment name, until the engine ends or a signal says so.
 
     Returns:
         The exit code: 0 when it was asked to end and all requests could.
@@ -54,21 +41,17 @@ def serve(words: Sequence[str], session: Session) -> int:
     Raises:
         NimError: In its most fitting subclass.
     """
-    own = _own(words)
-    if "--json" in own.switches and "--dry-run" not in own.switches:
-        raise ConfigError("--json needs --dry-run")
-    if "--model" in own.values:
-        session.use({"NIM_MODEL_PATH": own.values["--model"], "NIM_MANIFEST_PATH": ""})
-    if "--port" in own.values:
-        session.use({"NIM_SERVER_PORT": own.values["--port"]})
+    if wish.model is not None:
+        session.use({"NIM_MODEL_PATH": wish.model, "NIM_MANIFEST_PATH": ""})
+    if wish.port is not None:
+        session.use({"NIM_SERVER_PORT": wish.port})
     session.start_logging()
-    wish = Wish(words=own.words, host=own.values.get("--host"), dry_run="--dry-run" in own.switches)
     serving, nodes = read_settings(session.settings), read_nodes(session.settings)
-    if wish.dry_run:
-        place = _place(session, serving, wish, ServingState(), nodes)
-        _show(choose(place), place, as_json="--json" in own.switches)
-        return 0
     state = ServingState()
+    if wish.dry_run:
+        place = _place(session, serving, wish, state, nodes)
+        _show(choose(place), place)
+        return 0
     with listening(state, serving, wish) as listeners:
         place = _place(session, serving, wish, state, nodes)
         return run(prepare(choose(place), place), place, listeners)
@@ -223,28 +206,7 @@ def _log() -> Any:
     return structlog.get_logger()
 
 
-def _own(words: Sequence[str]) -> _Own:
-    """Take out what is nim-serve's own; the first of the other words is the model where it is no option."""
-    rest, kept = list(words), list[str]()
-    values: dict[str, str] = {}
-    switches: set[str] = set()
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if word in _SWITCHES:
-            switches.add(word)
-        elif name in _TAKES_VALUE:
-            if not equals and not rest:
-                raise ConfigError(f"command line: argument {name} needs a value")
-            values[name] = value if equals else rest.pop(0)
-        else:
-            kept.append(word)
-    if kept and not kept[0].startswith("-"):
-        values["--model"] = kept.pop(0)
-    return _Own(words=tuple(kept), values=values, switches=frozenset(switches))
-
-
-def _show(selection: Selection, place: Workplace, *, as_json: bool) -> None:
+def _show(selection: Selection, place: Workplace) -> None:
     request = selection.chosen.request
     launch = Launch(selection=selection, request=request, plan=plan_launch(selection, request, place.session))
-    write_data(json.dumps(launch_as_json(launch), indent=2) if as_json else launch_as_text(launch))
+    write_data(json.dumps(launch_as_json(launch), indent=2) if place.wish.as_json else launch_as_text(launch))

@@ -57,13 +57,19 @@ class Wish:
 
     Attributes:
         words: Arguments for the engine.
+        model: URI or path of a model. None for what the environment says.
         host: Address to listen on. None: every one.
+        port: Port of clients, as written. None for what the environment says.
         dry_run: Whether the engine's arguments are only shown.
+        as_json: Whether they are shown as JSON.
     """
 
     words: tuple[str, ...] = ()
+    model: str | None = None
     host: str | None = None
+    port: str | None = None
     dry_run: bool = False
+    as_json: bool = False
 
 
 def _free_port() -> int:
