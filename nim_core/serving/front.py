@@ -6,7 +6,7 @@ It answers from the first moment on, before there is a model or an engine; see `
 
 from __future__ import annotations
 
-import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -21,12 +21,12 @@ from nim_core.serving import answers
 from nim_core.serving.probes import Probes
 from nim_core.serving.proxy import Proxy
 from nim_core.serving.state import ServingState
-from nim_core.serving.upstream import Upstream, prepare
+from nim_core.serving.upstream import Upstream
 
 if TYPE_CHECKING:
     from nim_core.serving.metrics import Metrics
 
-__all__ = ["FrontOptions", "make_front"]
+__all__ = ["FrontOptions", "make_front", "prepare"]
 
 
 @frozen(kw_only=True)
@@ -74,6 +74,12 @@ def make_front(state: ServingState, options: FrontOptions) -> ASGIApp:
     )
 
 
+def prepare() -> None:
+    """Import what the first request would have to wait for; that takes a few tenths of a second."""
+    for module in ("aiohttp", "nim_core.serving.metrics"):
+        importlib.import_module(module)
+
+
 class _Front:
     """The parts of a front."""
 
@@ -101,17 +107,10 @@ class _Front:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Router) -> AsyncIterator[None]:
-        preparing = asyncio.create_task(asyncio.to_thread(self._prepare))
         try:
             yield
         finally:
-            await preparing
             await self._upstream.close()
-
-    def _prepare(self) -> None:
-        """Import, beside all else that a start does, what the first request would have to wait for."""
-        prepare()
-        self._counted()
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,21 +14,23 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import urlsplit
 
 from nim_core.errors import BackendError, BackendExitedError
+from nim_core.serving.front import prepare
 from nim_core.serving.process import EngineProcess
 from nim_core.serving.state import Engine, ServingState
 from nim_core.types import LaunchPlan
 
 if TYPE_CHECKING:
-    import httpx
-
     from nim_core.serving.listener import Listener
 
 __all__ = ["DRAIN_SECONDS", "Supervisor"]
@@ -140,6 +142,7 @@ class Supervisor:
 
     def _start(self, process: EngineProcess, plan: LaunchPlan, url: str) -> None:
         self._state.enter("starting engine")
+        threading.Thread(target=prepare, name="prepare", daemon=True).start()
         process.start()
         self._state.started(Engine(url=url, plan=plan))
         if plan.health_path is not None:
@@ -148,14 +151,10 @@ class Supervisor:
 
     def _until_well(self, process: EngineProcess, url: str) -> None:
         """Ask until the answer is 200, and notice meanwhile what ends the start."""
-        import httpx
-
         pause, longest = _POLLS
-        # the engine is on this machine, where its certificate, made out to a public name, proves nothing
-        with httpx.Client(trust_env=False, verify=False, timeout=_HEALTH_SECONDS) as client:  # noqa: S501
-            while not _is_well(client, url):
-                self._until_something(process, pause)
-                pause = min(pause * 1.3, longest)
+        while not _is_well(url):
+            self._until_something(process, pause)
+            pause = min(pause * 1.3, longest)
 
     def _until_something(self, process: EngineProcess, seconds: float | None) -> None:
         """
@@ -253,13 +252,26 @@ class Supervisor:
             listener.stop(seconds)
 
 
-def _is_well(client: httpx.Client, url: str) -> bool:
-    import httpx
+def _is_well(url: str) -> bool:
+    """
+    Whether a health check is answered with 200.
 
-    try:
-        return client.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
+    By the standard library's client: the others take longer to import than a small engine to start.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    connection = HTTPConnection(host, port, timeout=_HEALTH_SECONDS)
+    if parts.scheme == "https":
+        # an engine is asked on this machine, where its certificate, made out to a public name, proves nothing
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(host, port, timeout=_HEALTH_SECONDS, context=context)
+    with closing(connection):
+        try:
+            connection.request("GET", parts.path)
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
 
 
 def _signal_name(status: int | None) -> str:

@@ -7,7 +7,6 @@ and 60 % of that of a token (``bench/serving.py``).
 
 from __future__ import annotations
 
-import importlib
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
-__all__ = ["EngineGoneError", "Upstream", "prepare"]
+__all__ = ["EngineGoneError", "Upstream"]
 
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 3.0
@@ -29,11 +28,6 @@ _OWN_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type"
 
 class EngineGoneError(Exception):
     """The engine refused a connection, or broke one off."""
-
-
-def prepare() -> None:
-    """Import what requests need, which takes a tenth of a second that nobody should have to wait for."""
-    importlib.import_module("aiohttp")
 
 
 class Upstream:
