@@ -15,7 +15,9 @@ NAME = "nim-serve"
 _HELP: Final = frozenset({"-h", "--help"})
 
 Words = typer.Argument(hidden=True)
-Model = typer.Option("--model", metavar="MODEL", show_default=False, help="As the word MODEL, for those who write it so.")
+Model = typer.Option(
+    "--model", metavar="MODEL", show_default=False, help="As the word MODEL, for those who write it so."
+)
 Host = typer.Option("--host", metavar="ADDRESS", show_default=False, help="Where to listen. [default: everywhere]")
 Port = typer.Option(
     "--port", metavar="N", show_default=False, help="Port of clients. [default: NIM_SERVER_PORT, or 8000]"
@@ -81,6 +83,7 @@ def nim_serve(
     if rest and not rest[0].startswith("-"):
         model = rest.pop(0)
 
+    context.obj.start_logging()
     from nim_core.cli.serve_run import serve
     from nim_core.cli.serving import Wish
 

@@ -46,6 +46,7 @@ __all__ = ["ANY_ADDRESS", "LOOPBACK", "Launch", "Selection", "Wish", "Workplace"
 
 _LICENSE_BYTES: Final = 1 << 20
 _MOST_URLS: Final = 20
+_REMOTE: Final = "{model} is read by the engine itself, from where it is: nothing is cached, and no digest checked"
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- a server in a container is reached from outside
 LOOPBACK: Final = "127.0.0.1"
 
@@ -116,6 +117,7 @@ class Selection:
         options: Of its download.
         chosen: The backend, and the request it was asked.
         adapters: What NIM_PEFT_SOURCE has. None where it is not set.
+        remote: Whether the engine reads the model where it lives, so that nothing is downloaded.
     """
 
     offer: Offer
@@ -124,6 +126,7 @@ class Selection:
     options: DownloadOptions
     chosen: Chosen
     adapters: Found | None = None
+    remote: bool = False
 
 
 @frozen(kw_only=True)
@@ -173,6 +176,7 @@ def choose(place: Workplace) -> Selection:
         options=options,
         chosen=chosen,
         adapters=subject.adapters,
+        remote=chosen.request.model_uri is not None and chosen.backend.reads_remotely(chosen.request),
     )
 
 
@@ -184,6 +188,10 @@ def prepare(selection: Selection, place: Workplace) -> Launch:
         NimError: In its most fitting subclass.
     """
     session, state = place.session, place.state
+    if selection.remote:
+        request = selection.chosen.request
+        _log().warning("not_downloaded", model=request.model_uri, **{HUMAN: _REMOTE.format(model=request.model_uri)})
+        return Launch(selection=selection, request=request, plan=plan_launch(selection, request, session))
     tally = Tally()
     with watch(session, session.log_style, tally) as observer:
         state.enter("downloading", partial(_progress, tally))
@@ -216,12 +224,10 @@ def _given(place: Workplace, runtime_config: Mapping[str, Any] | None) -> Given:
 
 
 def _adapters(folder: Path) -> Found:
-    import structlog
-
     found = find_adapters(folder)
     for name, reason in found.refused.items():
         text = f"{folder / name} is passed over as a LoRA adapter: {reason}"
-        structlog.get_logger().warning("adapter_refused", adapter=name, reason=reason, **{HUMAN: text})
+        _log().warning("adapter_refused", adapter=name, reason=reason, **{HUMAN: text})
     return found
 
 
@@ -298,9 +304,7 @@ def _served_names(subject: _Subject, explicit: str | None) -> tuple[str, ...]:
 
 
 def _tell_choice(subject: _Subject, chosen: Chosen) -> None:
-    import structlog
-
-    log, profile = structlog.get_logger(), subject.profile
+    log, profile = _log(), subject.profile
     name = short_name(profile.tags)
     log.info(
         "profile_selected",
@@ -390,3 +394,9 @@ def _licenses(workspace: Path, files: Mapping[str, Any]) -> Mapping[str, str]:
             with contextlib.suppress(OSError, ValueError), (workspace / path).open("rb") as file:
                 found[path] = file.read(_LICENSE_BYTES).decode("utf-8", "replace")
     return found
+
+
+def _log() -> Any:
+    import structlog  # only after logging has been set up, see there
+
+    return structlog.get_logger()
