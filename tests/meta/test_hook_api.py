@@ -52,7 +52,7 @@ def is_field(cls: type, name: str) -> bool:
 
 
 def describe_default(default: Any) -> str:
-    """Return a default as it is written; one that a function makes by the function's name, not where it is in memory."""
+    """Return a default as it is written; one made by a function by its name, not where that is in memory."""
     if isinstance(default, attrs.Factory) and default.takes_self:
         return f"made by {default.factory.__name__}"
     return repr(default)
