@@ -42,12 +42,13 @@ from nim_core.workspace.links import make_workspace
 if TYPE_CHECKING:
     from nim_core.types import LaunchPlan, ModelUri
 
-__all__ = ["Launch", "Wish", "Workplace", "choose", "prepare"]
+__all__ = ["ANY_ADDRESS", "LOOPBACK", "Launch", "Selection", "Wish", "Workplace", "choose", "plan_launch", "prepare"]
 
 _LICENSE_BYTES: Final = 1 << 20
 _MOST_URLS: Final = 20
-_ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- a server in a container is reached from outside
-_LOOPBACK: Final = "127.0.0.1"
+_REMOTE: Final = "{model} is read by the engine itself, from where it is: nothing is cached, and no digest checked"
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 -- a server in a container is reached from outside
+LOOPBACK: Final = "127.0.0.1"
 
 
 @frozen(kw_only=True)
@@ -57,19 +58,25 @@ class Wish:
 
     Attributes:
         words: Arguments for the engine.
+        model: URI or path of a model. None for what the environment says.
         host: Address to listen on. None: every one.
+        port: Port of clients, as written. None for what the environment says.
         dry_run: Whether the engine's arguments are only shown.
+        as_json: Whether they are shown as JSON.
     """
 
     words: tuple[str, ...] = ()
+    model: str | None = None
     host: str | None = None
+    port: str | None = None
     dry_run: bool = False
+    as_json: bool = False
 
 
 def _free_port() -> int:
     """Return a port of this machine that nobody listens on at the moment."""
     with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -110,6 +117,7 @@ class Selection:
         options: Of its download.
         chosen: The backend, and the request it was asked.
         adapters: What NIM_PEFT_SOURCE has. None where it is not set.
+        remote: Whether the engine reads the model where it lives, so that nothing is downloaded.
     """
 
     offer: Offer
@@ -118,6 +126,7 @@ class Selection:
     options: DownloadOptions
     chosen: Chosen
     adapters: Found | None = None
+    remote: bool = False
 
 
 @frozen(kw_only=True)
@@ -167,6 +176,7 @@ def choose(place: Workplace) -> Selection:
         options=options,
         chosen=chosen,
         adapters=subject.adapters,
+        remote=chosen.request.model_uri is not None and chosen.backend.reads_remotely(chosen.request),
     )
 
 
@@ -178,6 +188,10 @@ def prepare(selection: Selection, place: Workplace) -> Launch:
         NimError: In its most fitting subclass.
     """
     session, state = place.session, place.state
+    if selection.remote:
+        request = selection.chosen.request
+        _log().warning("not_downloaded", model=request.model_uri, **{HUMAN: _REMOTE.format(model=request.model_uri)})
+        return Launch(selection=selection, request=request, plan=plan_launch(selection, request, session))
     tally = Tally()
     with watch(session, session.log_style, tally) as observer:
         state.enter("downloading", partial(_progress, tally))
@@ -210,12 +224,10 @@ def _given(place: Workplace, runtime_config: Mapping[str, Any] | None) -> Given:
 
 
 def _adapters(folder: Path) -> Found:
-    import structlog
-
     found = find_adapters(folder)
     for name, reason in found.refused.items():
         text = f"{folder / name} is passed over as a LoRA adapter: {reason}"
-        structlog.get_logger().warning("adapter_refused", adapter=name, reason=reason, **{HUMAN: text})
+        _log().warning("adapter_refused", adapter=name, reason=reason, **{HUMAN: text})
     return found
 
 
@@ -261,7 +273,7 @@ def _request(subject: _Subject, backend: str, place: Workplace) -> LaunchRequest
         tags=profile.tags,
         served_names=_served_names(subject, settings.served_name),
         names_layer=Layer.VARIABLE if settings.served_name else Layer.DERIVED,
-        host=(place.wish.host or _ANY_ADDRESS) if direct else _LOOPBACK,
+        host=(place.wish.host or ANY_ADDRESS) if direct else LOOPBACK,
         port=serving.port if direct else place.engine_port,
         gpus=() if verdict is None else verdict.gpus,
         context=None if reduced is None else reduced.context,
@@ -292,9 +304,7 @@ def _served_names(subject: _Subject, explicit: str | None) -> tuple[str, ...]:
 
 
 def _tell_choice(subject: _Subject, chosen: Chosen) -> None:
-    import structlog
-
-    log, profile = structlog.get_logger(), subject.profile
+    log, profile = _log(), subject.profile
     name = short_name(profile.tags)
     log.info(
         "profile_selected",
@@ -384,3 +394,9 @@ def _licenses(workspace: Path, files: Mapping[str, Any]) -> Mapping[str, str]:
             with contextlib.suppress(OSError, ValueError), (workspace / path).open("rb") as file:
                 found[path] = file.read(_LICENSE_BYTES).decode("utf-8", "replace")
     return found
+
+
+def _log() -> Any:
+    import structlog  # only after logging has been set up, see there
+
+    return structlog.get_logger()

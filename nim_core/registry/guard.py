@@ -33,11 +33,13 @@ from nim_core.types import (
     Listing,
     Location,
     ModelUri,
+    NearbyOptions,
     NewObject,
     Option,
     Part,
     PartedSink,
     RemoteFile,
+    RemoteReader,
     Secret,
     Sink,
     Source,
@@ -322,6 +324,16 @@ class GuardedBackend:
     def options(self) -> tuple[Option, ...]:
         """Tell as the backend does."""
         return self._several("options", Option)
+
+    def options_are_exact(self) -> bool:
+        """Tell as the backend does; True for those that know one version only."""
+        if not isinstance(self._backend, NearbyOptions):
+            return True
+        return self._one("options_are_exact", bool)
+
+    def reads_remotely(self, request: LaunchRequest) -> bool:
+        """Tell as the backend does; False for those that cannot."""
+        return isinstance(self._backend, RemoteReader) and self._one("reads_remotely", bool, request)
 
     def propose(self, request: LaunchRequest) -> tuple[Argument, ...]:
         """Propose as the backend does."""

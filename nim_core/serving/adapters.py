@@ -111,6 +111,7 @@ class AdapterWatch:
         load: Has the engine take one up. Raises NimError.
         unload: Has it let go of one. Raises NimError.
         seconds: Time between two looks.
+        ready: Whether the engine can be asked; until then nothing is looked at.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class AdapterWatch:
         load: Callable[[Adapter], None],
         unload: Callable[[Adapter], None],
         seconds: float,
+        *,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = folder
         self._loaded = dict(loaded.adapters)
         self._refused = dict(loaded.refused)
         self._load, self._unload = load, unload
-        self._seconds = seconds
+        self._seconds, self._ready = seconds, ready
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="adapters", daemon=True)
 
@@ -169,4 +172,5 @@ class AdapterWatch:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):
-            self.look()
+            if self._ready():
+                self.look()

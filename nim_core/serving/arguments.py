@@ -25,7 +25,9 @@ _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"[-+]?\d+", re.ASCII)
 
 
-def read_words(words: Sequence[str], options: Sequence[Option], layer: Layer, origin: str) -> tuple[Argument, ...]:
+def read_words(
+    words: Sequence[str], options: Sequence[Option], layer: Layer, origin: str, *, exact: bool = True
+) -> tuple[Argument, ...]:
     """
     Read words of a command line.
 
@@ -34,6 +36,7 @@ def read_words(words: Sequence[str], options: Sequence[Option], layer: Layer, or
         options: What the engine takes. Empty: every ``--name`` is taken, with the words that follow it.
         layer: How strong what they say is.
         origin: Where they stand, for people.
+        exact: Whether ``options`` are all there are; where not, a name that is none is taken as when there are none.
 
     Returns:
         One argument per name: of an option that is given twice, the last one counts, but parts of a JSON object
@@ -42,7 +45,7 @@ def read_words(words: Sequence[str], options: Sequence[Option], layer: Layer, or
     Raises:
         ConfigError: A word is no option, or a value is none of its option's.
     """
-    reader = _Reader(options, layer, origin)
+    reader = _Reader(options, layer, origin, exact=exact)
     rest = list(words)
     found: dict[str, Argument] = {}
     while rest:
@@ -55,7 +58,7 @@ def read_words(words: Sequence[str], options: Sequence[Option], layer: Layer, or
 
 
 def read_object(
-    values: Mapping[str, Any], options: Sequence[Option], layer: Layer, origin: str
+    values: Mapping[str, Any], options: Sequence[Option], layer: Layer, origin: str, *, exact: bool = True
 ) -> tuple[Argument, ...]:
     """
     Read arguments from a JSON object, such as ``{"max-model-len": 4096, "enable_lora": true}``; null is passed over.
@@ -65,11 +68,12 @@ def read_object(
         options: As for :func:`read_words`.
         layer: As there.
         origin: As there.
+        exact: As there.
 
     Raises:
         ConfigError: As there.
     """
-    reader = _Reader(options, layer, origin)
+    reader = _Reader(options, layer, origin, exact=exact)
     return tuple(reader.named(name, value) for name, value in values.items() if value is not None)
 
 
@@ -112,9 +116,19 @@ def _merged(stronger: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str,
 
 @frozen(kw_only=True)
 class _Named:
-    """An option as a word names it: which part of a JSON object, whether turned off, and the value in the same word."""
+    """
+    An option as a word names it.
+
+    Attributes:
+        option: The option.
+        declared: Whether it is one of those that were declared.
+        keys: Which part of a JSON object is meant.
+        off: Whether it is turned off.
+        attached: The value in the same word. None when there is none.
+    """
 
     option: Option
+    declared: bool = True
     keys: tuple[str, ...] = ()
     off: bool = False
     attached: str | None = None
@@ -123,13 +137,14 @@ class _Named:
 class _Reader:
     """Reads arguments of one layer."""
 
-    def __init__(self, options: Sequence[Option], layer: Layer, origin: str) -> None:
-        self._any = not options
+    def __init__(self, options: Sequence[Option], layer: Layer, origin: str, *, exact: bool) -> None:
+        self._exact = exact and bool(options)
         self._layer = layer
         self._origin = origin
         self._by_word = {f"--{option.name}": option for option in options}
         self._by_word |= {alias: option for option in options for alias in option.aliases}
-        self._negations = {f"--no-{option.name}": option for option in options if option.kind == "switch"}
+        switches = [option for option in options if option.kind == "switch"]
+        self._negations = {word: option for option in switches for word in (f"--no-{option.name}", *option.negations)}
 
     def take(self, rest: list[str]) -> Argument:
         """Take one argument from the front of ``rest``."""
@@ -139,16 +154,18 @@ class _Reader:
         named = self._find(word)
         option = named.option
         values = [] if named.attached is None else [named.attached]
-        if named.off or (option.kind == "switch" and not self._any):
+        if named.off or option.kind == "switch":
             if values:
                 raise self._error(f"argument --{option.name} takes no value: {word}")
             return self._made(option, value=not named.off)
         limit = len(rest) if option.many and not values else 1 - len(values)
         values += self._following(rest, limit)
         if not values:
-            if option.optional or self._any:
+            if option.optional:
                 return self._made(option, value=True)
             raise self._error(f"argument --{option.name} needs a value")
+        if not named.declared:
+            return self._made(option, _guessed(values))
         if option.many:
             return self._made(option, tuple(self._checked(option, value) for value in values))
         (text,) = values
@@ -161,7 +178,7 @@ class _Reader:
         named = self._find(f"--{name}")
         option = named.option
         if isinstance(value, bool):
-            if option.kind not in {"switch", "json"} and not option.optional and not self._any:
+            if option.kind not in {"switch", "json"} and not option.optional:
                 raise self._error(f"argument --{option.name} needs a value, not {json.dumps(value)}")
             return self._made(option, value is not named.off)
         if isinstance(value, Mapping):
@@ -171,14 +188,14 @@ class _Reader:
         if isinstance(value, list):
             return self._made(option, tuple(self._checked(option, _text(item)) for item in value))
         text = _text(value)
+        if not named.declared:
+            return self._made(option, text)
         return self._made(option, (self._checked(option, text),) if option.many else self._read(option, text))
 
     # ------------------------------------------------------------------------------------------------------- names
     def _find(self, word: str) -> _Named:
         name, equals, text = word.partition("=")
         attached = text if equals else None
-        if self._any:
-            return self._undeclared(name, attached)
         found = self._by_word.get(name) or self._short_with_value(word)
         if isinstance(found, _Named):
             return found
@@ -189,14 +206,17 @@ class _Reader:
         if spelled in self._negations:
             return _Named(option=self._negations[spelled], off=True, attached=attached)
         option = self._by_word.get(spelled) or self._beginning(spelled)
+        if option is None and not self._exact:
+            return self._undeclared(name, attached)
         if option is None or (keys and option.kind != "json"):
             raise self._unknown(name)
         return _Named(option=option, keys=tuple(keys), attached=attached)
 
     def _undeclared(self, name: str, attached: str | None) -> _Named:
         if not name.startswith("--"):
-            raise self._error(f"cannot read: {name}", hint="this engine's arguments are passed on as --name value")
-        return _Named(option=Option(name=name[2:].replace("_", "-"), many=True), attached=attached)
+            raise self._error(f"cannot read: {name}", hint="arguments that are not known are passed on as --name value")
+        option = Option(name=name[2:].replace("_", "-"), many=True, optional=True)
+        return _Named(option=option, declared=False, attached=attached)
 
     def _short_with_value(self, word: str) -> _Named | None:
         """Read ``-O3`` as ``-O 3``."""
@@ -226,7 +246,7 @@ class _Reader:
         return taken
 
     def _read(self, option: Option, text: str) -> ArgumentValue:
-        if option.kind != "json" and not (self._any and text.startswith("{")):
+        if option.kind != "json":
             return self._checked(option, text)
         try:
             value = json.loads(text)
@@ -254,8 +274,6 @@ class _Reader:
         return "***" if option.secret else text
 
     def _made(self, option: Option, value: ArgumentValue) -> Argument:
-        if self._any and isinstance(value, tuple) and len(value) == 1:
-            value = self._read(Option(name=option.name), value[0])
         return Argument(name=option.name, value=value, layer=self._layer, origin=self._origin)
 
     def _error(self, message: str, *, hint: str | None = None) -> ConfigError:
@@ -264,6 +282,17 @@ class _Reader:
 
 def _reads_as_option(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and not _NUMBER.fullmatch(word) and " " not in word
+
+
+def _guessed(values: Sequence[str]) -> ArgumentValue:
+    """Return the value of an option that was not declared: one text, a JSON object, or several texts."""
+    if len(values) > 1:
+        return tuple(values)
+    try:
+        value = json.loads(values[0])
+    except (ValueError, RecursionError):
+        return values[0]
+    return value if isinstance(value, dict) else values[0]
 
 
 def _nested(keys: Sequence[str], text: str) -> dict[str, Any]:

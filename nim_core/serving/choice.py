@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import structlog
 from attrs import evolve, frozen
 
 from nim_core.errors import BackendMissingError, ConfigError, IncompatibleModelError
@@ -21,6 +23,8 @@ RUNTIME_CONFIG: Final = "runtime_config.json"
 _ENGINE_TAGS: Final = ("llm_engine", "backend", "model_type")
 _JSON_TAG: Final = "nim_json_args"
 _PASSTHROUGH: Final = "NIM_PASSTHROUGH_ARGS"
+
+_log = structlog.get_logger(__name__)
 
 
 @frozen(kw_only=True)
@@ -94,22 +98,44 @@ def resolve(backend: GuardedBackend, request: LaunchRequest, given: Given) -> La
         ConfigError: An argument is none of the backend's, or has a value that it does not take.
         IncompatibleModelError: The backend cannot serve with these arguments.
     """
-    options = backend.options()
+    read = _reader(backend)
     config = dict(given.runtime_config or {})
     reserved = config.pop(_PASSTHROUGH, "")
     layers: list[tuple[Argument, ...]] = [
         backend.propose(request),
-        read_object(_tag_arguments(request.tags), options, Layer.TAG, f"profile tag {_JSON_TAG}"),
-        read_words(_split(reserved), options, Layer.RUNTIME_CONFIG, f"{_PASSTHROUGH} in {RUNTIME_CONFIG}"),
-        read_object(config, options, Layer.RUNTIME_CONFIG, RUNTIME_CONFIG),
-        read_words(given.passthrough, options, Layer.PASSTHROUGH, _PASSTHROUGH),
-        read_words(given.words, options, Layer.COMMAND_LINE, "command line"),
+        read(_tag_arguments(request.tags), Layer.TAG, f"profile tag {_JSON_TAG}"),
+        read(_split(reserved), Layer.RUNTIME_CONFIG, f"{_PASSTHROUGH} in {RUNTIME_CONFIG}"),
+        read(config, Layer.RUNTIME_CONFIG, RUNTIME_CONFIG),
+        read(given.passthrough, Layer.PASSTHROUGH, _PASSTHROUGH),
+        read(given.words, Layer.COMMAND_LINE, "command line"),
     ]
     resolved = evolve(request, arguments=merge(argument for layer in layers for argument in layer))
     verdict = backend.probe(resolved)
     if not verdict.can_serve:
         raise IncompatibleModelError(f"cannot be served: {verdict.reason}", hint=verdict.hint)
     return resolved
+
+
+def _reader(
+    backend: GuardedBackend,
+) -> Callable[[Sequence[str] | Mapping[str, Any], Layer, str], tuple[Argument, ...]]:
+    """Return what reads words, or a JSON object, by the options of a backend; those it does not know are told."""
+    options, exact = backend.options(), backend.options_are_exact()
+    names = {option.name for option in options}
+
+    def read(given: Sequence[str] | Mapping[str, Any], layer: Layer, origin: str) -> tuple[Argument, ...]:
+        if isinstance(given, Mapping):
+            found = read_object(given, options, layer, origin, exact=exact)
+        else:
+            found = read_words(given, options, layer, origin, exact=exact)
+        for argument in found:
+            if names and argument.name not in names:
+                near = difflib.get_close_matches(argument.name, names, n=1)
+                facts = {"argument": f"--{argument.name}", "origin": origin, "like": [f"--{name}" for name in near]}
+                _log.warning("argument_not_known", **facts)
+        return found
+
+    return read
 
 
 def _is_meant(spec: BackendSpec, tags: Mapping[str, str]) -> bool:

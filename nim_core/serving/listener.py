@@ -26,6 +26,7 @@ __all__ = ["Listener"]
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
 _BACKLOG: Final = 2048
+_LAST_PORT: Final = 65535
 _CERTIFICATES: Final = "NIM_SSL_CERTS_PATH"
 _KEY: Final = "NIM_SSL_KEY_PATH"
 _AUTHORITY: Final = "NIM_SSL_CA_CERTS_PATH"
@@ -127,7 +128,7 @@ class Listener:
     def _run(self, server: _Server, bound: socket.socket) -> None:
         try:
             server.run(sockets=[bound])
-        except (Exception, SystemExit):  # noqa: BLE001 -- whatever it is, the process has to end for it
+        except BaseException:  # noqa: BLE001 -- whatever it is, the process has to end for it
             _log.exception("the front failed")
         finally:
             bound.close()
@@ -136,12 +137,12 @@ class Listener:
                 self.failed()
 
     def _bind(self) -> socket.socket:
+        if not 0 <= self._port <= _LAST_PORT:
+            raise ConfigError(f"{self._variable} is no port: {self._port}")
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         dual = family is socket.AF_INET6 and self._host == "::" and socket.has_dualstack_ipv6()
         try:
             return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
-        except OverflowError as error:
-            raise ConfigError(f"{self._variable} is no port: {self._port}") from error
         except OSError as error:
             raise self._refusal(error) from error
 

@@ -17,7 +17,9 @@ from nim_core.types.backends import (
     FrontDuties,
     LaunchPlan,
     LaunchRequest,
+    NearbyOptions,
     Nodes,
+    RemoteReader,
     Verdict,
 )
 from nim_core.types.credentials import (
@@ -109,6 +111,7 @@ __all__ = [
     "LocalObject",
     "Location",
     "ModelUri",
+    "NearbyOptions",
     "NewObject",
     "Nodes",
     "Option",
@@ -116,6 +119,7 @@ __all__ = [
     "Part",
     "PartedSink",
     "RemoteFile",
+    "RemoteReader",
     "Secret",
     "Sink",
     "SinkContext",

@@ -41,6 +41,7 @@ class Option:
         aliases: Other spellings, with their dashes: ``-tp``, ``--tp``.
         kind: How a value is read. ``switch`` takes none and is turned off as ``--no-NAME``; ``json`` is a JSON object,
             a part of which may be given as ``--NAME.key value``.
+        negations: Spellings that turn a switch off, besides ``--no-NAME``, with their dashes: ``--disable-lora``.
         many: Takes several values, up to the next option.
         optional: The value may be left out.
         choices: The only values there are. Empty: any.
@@ -50,6 +51,7 @@ class Option:
     name: str
     aliases: tuple[str, ...] = ()
     kind: Literal["text", "integer", "number", "switch", "json"] = "text"
+    negations: tuple[str, ...] = ()
     many: bool = False
     optional: bool = False
     choices: tuple[str, ...] = ()

@@ -226,6 +226,30 @@ class AdapterLoader(Protocol):
         """Return the call that lets go of one."""
 
 
+@runtime_checkable
+class NearbyOptions(Protocol):
+    """Optional for backends: those that know the arguments of some versions of an engine, and meet others."""
+
+    def options_are_exact(self) -> bool:
+        """
+        Whether ``options`` are those of the engine that is installed.
+
+        Where they are those of a version near it, core passes a name that is not among them on, with a warning.
+        """
+
+
+@runtime_checkable
+class RemoteReader(Protocol):
+    """Optional for backends: engines that can read a model from where it lives."""
+
+    def reads_remotely(self, request: LaunchRequest) -> bool:
+        """
+        Whether the engine will read the request's model at its URI itself, so that core downloads nothing.
+
+        Asked once the arguments have come out, before ``probe``. Nobody verifies what is read like this.
+        """
+
+
 @frozen(kw_only=True)
 class BackendSpec:
     """

@@ -51,10 +51,17 @@ def is_field(cls: type, name: str) -> bool:
     return attrs.has(cls) and name in attrs.fields_dict(cls)
 
 
+def describe_default(default: Any) -> str:
+    """Return a default as it is written; one made by a function by its name, not where that is in memory."""
+    if isinstance(default, attrs.Factory) and default.takes_self:
+        return f"made by {default.factory.__name__}"
+    return repr(default)
+
+
 def describe_field(cls: type, field: Any) -> str:
     alias = getattr(sys.modules[cls.__module__], field.type, None)
     kind = repr(alias).removeprefix("typing.") if get_origin(alias) is Literal else field.type
-    default = "" if field.default is attrs.NOTHING else f" = {field.default!r}"
+    default = "" if field.default is attrs.NOTHING else f" = {describe_default(field.default)}"
     return f"{kind}{default}{'' if field.kw_only else ' (positional)'}"
 
 

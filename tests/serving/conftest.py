@@ -16,6 +16,7 @@ import httpx
 import pytest
 from attrs import frozen
 
+from nim_core.serving import guardian
 from nim_core.serving.front import FrontOptions, make_front
 from nim_core.serving.listener import Listener
 from nim_core.serving.state import Engine, Served, ServingState
@@ -154,8 +155,4 @@ def _no_child_is_left() -> Iterator[None]:
 
 
 def _children() -> list[int]:
-    me = os.getpid()
-    found = []
-    for task in Path(f"/proc/{me}/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
+    return [pid for pid, parent, _session in guardian.processes() if parent == os.getpid()]

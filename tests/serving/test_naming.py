@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def test_events_are_renamed_however_they_are_cut(value: object, cuts: list[int])
     text = f"data: {json.dumps(value)}\n\ndata: [DONE]\n\n".encode()
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     lines = EventLines("x")
-    pieces = [lines.feed(text[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [lines.feed(text[start:end]) for start, end in pairwise(edges)]
     assert (
         b"".join([*pieces, lines.finish()])
         == f"data: {rename(json.dumps(value).encode(), 'x').decode()}\n\ndata: [DONE]\n\n".encode()
