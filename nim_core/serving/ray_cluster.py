@@ -90,9 +90,12 @@ class RayLeader:
         self._head.start()
         _log.info("Ray: starting the head at %s, for %d nodes in all", self._endpoint, self._nodes.count)
 
-    def gather(self, order: ModelOrder) -> None:
+    def gather(self, order: ModelOrder | None) -> None:
         """
         Wait until every node is there and has the model; from then on watch them.
+
+        Args:
+            order: How the others get it. None: they need not.
 
         Raises:
             BackendError: Nodes did not come in time, or were lost; or the head ended.
@@ -118,15 +121,15 @@ class RayLeader:
     def _endpoint(self) -> Endpoint:
         return Endpoint(self._nodes.leader, self._nodes.port)
 
-    def _order(self, order: ModelOrder) -> Order:
+    def _order(self, order: ModelOrder | None) -> Order:
         return Order(
             head=str(self._endpoint),
             address=self._nodes.leader,
             count=self._nodes.count,
             seconds=self._seconds,
-            command=list(order.command),
-            environ=dict(order.environ),
-            manifest=order.manifest,
+            command=[] if order is None else list(order.command),
+            environ={} if order is None else dict(order.environ),
+            manifest="" if order is None else order.manifest,
         )
 
     # -- the driver ----------------------------------------------------------------------------------------------------

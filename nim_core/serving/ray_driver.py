@@ -45,7 +45,7 @@ class Order(TypedDict):
         address: Of this machine.
         count: How many nodes there have to be, this one included.
         seconds: How long they may take to come.
-        command: Of ours, and its arguments; ``{manifest}`` stands for the file with the manifest.
+        command: Of ours, and its arguments; ``{manifest}`` stands for the file with the manifest. Empty: none is run.
         environ: Variables it gets on top of the node's own.
         manifest: Text of that file.
     """
@@ -71,7 +71,7 @@ def main(path: str) -> int:
     own = ray.get_runtime_context().get_node_id()
     nodes = _wait_for_nodes(ray, order["count"], deadline)
     others = {node: address for node, address in nodes.items() if node != own}
-    if len(nodes) < order["count"] or not _get_model(ray, others, order):
+    if len(nodes) < order["count"] or (order["command"] and not _get_model(ray, others, order)):
         return 0
     tell("ready")
     _watch(ray, others)
