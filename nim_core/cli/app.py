@@ -21,6 +21,7 @@ from nim_core.cli import list_model_profiles as list_command
 from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
 from nim_core.cli import serve as serve_command
+from nim_core.cli import serve_ray as serve_ray_command
 from nim_core.cli.argv import ArgparseCommand, PlainGroup
 from nim_core.cli.errors import Command, Terminated, run
 from nim_core.cli.session import Session, core_version
@@ -35,6 +36,7 @@ __all__ = [
     "list_model_profiles",
     "main",
     "nim_serve",
+    "nim_serve_ray",
 ]
 
 _NOT_BY_NAME: Final = frozenset({"hardware", "plugins", download_command.PLAN, install_command.NAME})
@@ -111,6 +113,9 @@ def _make_app() -> typer.Typer:
     app.command(serve_command.NAME, cls=serve_command.ServeCommand, context_settings=_HELP_NAMES)(
         serve_command.nim_serve
     )
+    app.command(serve_ray_command.NAME, cls=serve_command.ServeCommand, context_settings=_HELP_NAMES)(
+        serve_ray_command.nim_serve_ray
+    )
     hub = _plain_typer(cls=hub_commands.HubGroup)
     hub.callback(invoke_without_command=True)(_hub)
     hub.command(hub_commands.DOWNLOAD, cls=ArgparseCommand)(hub_commands.download)
@@ -158,6 +163,11 @@ def create_model_store() -> NoReturn:
 def nim_serve() -> NoReturn:
     """Run ``nim-serve`` by its own name."""
     _run(command(serve_command.NAME), serve_command.NAME)
+
+
+def nim_serve_ray() -> NoReturn:
+    """Run ``nim-serve-ray`` by its own name."""
+    _run(command(serve_ray_command.NAME), serve_ray_command.NAME)
 
 
 def by_name() -> NoReturn:

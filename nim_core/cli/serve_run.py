@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nim_core.cli.launching import command_line, launch_as_json, launch_as_text
 from nim_core.cli.logging import HUMAN, format_line
@@ -24,16 +24,32 @@ from nim_core.types import Adapter, EngineCall, Nodes
 
 if TYPE_CHECKING:
     from nim_core.serving.listener import Listener
+    from nim_core.serving.supervisor import Supervisor
 
-__all__ = ["EngineLog", "listening", "run", "serve"]
+__all__ = ["Cluster", "EngineLog", "listening", "run", "serve"]
 
 _LEVEL: Final = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _LEVEL_WITHIN: Final = 60
 
 
-def serve(wish: Wish, session: Session) -> int:
+class Cluster(Protocol):
+    """Machines that core brings together before the engine starts."""
+
+    def nodes(self, session: Session) -> Nodes:
+        """Return them. Raises ConfigError."""
+
+    def serve(self, place: Workplace, listeners: Sequence[Listener]) -> int:
+        """Do what :func:`serve` does, once the front listens."""
+
+
+def serve(wish: Wish, session: Session, cluster: Cluster | None = None) -> int:
     """
     Serve what ``wish`` and the environment name, until the engine ends or a signal says so.
+
+    Args:
+        wish: What the user asked for.
+        session: The run of the command.
+        cluster: The machines to serve on. None: this one, and others of which each starts an engine of its own.
 
     Returns:
         The exit code: 0 when it was asked to end and all requests could.
@@ -46,7 +62,8 @@ def serve(wish: Wish, session: Session) -> int:
     if wish.port is not None:
         session.use({"NIM_SERVER_PORT": wish.port})
     session.start_logging()
-    serving, nodes = read_settings(session.settings), read_nodes(session.settings)
+    serving = read_settings(session.settings)
+    nodes = read_nodes(session.settings) if cluster is None else cluster.nodes(session)
     state = ServingState()
     if wish.dry_run:
         place = _place(session, serving, wish, state, nodes)
@@ -54,6 +71,8 @@ def serve(wish: Wish, session: Session) -> int:
         return 0
     with listening(state, serving, wish) as listeners:
         place = _place(session, serving, wish, state, nodes)
+        if cluster is not None:
+            return cluster.serve(place, listeners)
         return run(prepare(choose(place), place), place, listeners)
 
 
@@ -114,7 +133,7 @@ def listening(state: ServingState, serving: ServingSettings, wish: Wish) -> Iter
         listener.stop(0)
 
 
-def run(launch: Launch, place: Workplace, listeners: Sequence[Listener]) -> int:
+def run(launch: Launch, place: Workplace, listeners: Sequence[Listener], supervisor: Supervisor | None = None) -> int:
     """
     Run the engine; returns and raises as :func:`serve`.
 
@@ -122,9 +141,12 @@ def run(launch: Launch, place: Workplace, listeners: Sequence[Listener]) -> int:
         launch: What was prepared.
         place: Where.
         listeners: The front.
+        supervisor: Of these listeners. None: one is made.
     """
-    from nim_core.serving.supervisor import Supervisor
+    if supervisor is None:
+        from nim_core.serving.supervisor import Supervisor
 
+        supervisor = Supervisor(place.state, listeners)
     log, plan, request = _log(), launch.plan, launch.request
     name = launch.selection.chosen.spec.name
     log.info("starting_engine", backend=name, **{HUMAN: f"Starting {plan.title or name}"})
@@ -135,7 +157,7 @@ def run(launch: Launch, place: Workplace, listeners: Sequence[Listener]) -> int:
     watch = adapter_watch(launch, place, url)
     if watch is not None:
         watch.start()
-    return Supervisor(place.state, listeners).serve(plan, url, os.environ, EngineLog(place.session, name))
+    return supervisor.serve(plan, url, os.environ, EngineLog(place.session, name))
 
 
 def adapter_watch(launch: Launch, place: Workplace, url: str) -> AdapterWatch | None:

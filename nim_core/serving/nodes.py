@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Final
 
@@ -9,7 +10,10 @@ from nim_core.errors import ConfigError
 from nim_core.settings import Settings
 from nim_core.types import EnvVar, Nodes
 
-__all__ = ["NODE_VARIABLES", "address_towards", "node_count", "read_nodes"]
+__all__ = ["NODE_VARIABLES", "address_towards", "node_count", "own_address", "read_nodes"]
+
+_ELSEWHERE: Final = "192.0.2.1"
+"""An address that is nobody's (RFC 5737), to see by which of its own this machine would leave its network."""
 
 NODE_VARIABLES: Final[tuple[EnvVar, ...]] = (
     EnvVar(name="NIM_NUM_COMPUTE_NODES", kind="integer", summary="machines that serve one model together (default: 1)"),
@@ -59,6 +63,32 @@ def read_nodes(settings: Settings) -> Nodes | None:
         leader=leader,
         port=int(variables.number("NIM_MASTER_PORT") or 0),
         address=variables.text("POD_IP") or address_towards(leader),
+    )
+
+
+def own_address(settings: Settings, leader: str | None = None) -> str:
+    """
+    Return the address of this machine that the other nodes reach.
+
+    It is POD_IP, else the one that packets to the leader would have, else the one that packets to elsewhere would.
+
+    Args:
+        settings: The environment.
+        leader: Host name or address. None: as LWS_LEADER_ADDRESS says.
+
+    Raises:
+        ConfigError: It is not known, or nobody else would reach it.
+    """
+    variables = settings.read(NODE_VARIABLES)
+    configured = variables.text("POD_IP")
+    if configured:
+        return configured
+    for host in (leader or variables.text("LWS_LEADER_ADDRESS"), _ELSEWHERE):
+        address = address_towards(host) if host else None
+        if address and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            return address
+    raise ConfigError(
+        "no address of this machine is known that other nodes reach", hint="set POD_IP to this machine's address"
     )
 
 

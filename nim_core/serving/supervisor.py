@@ -56,6 +56,13 @@ class _FrontFailed:
     """A listener ended by itself."""
 
 
+class _Failed:
+    """Something else failed that serving cannot go on without."""
+
+    def __init__(self, error: BackendError) -> None:
+        self.error = error
+
+
 class _Drained:
     """A listener has ended as it was asked to."""
 
@@ -87,7 +94,7 @@ class Supervisor:
         self._listeners = tuple(listeners)
         self._drain_seconds = drain_seconds
         # put() may be called from signal handlers, where a lock might be held already by what they interrupt
-        self._events: queue.SimpleQueue[_Ended | _FrontFailed | _Drained | _Signalled] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Ended | _FrontFailed | _Failed | _Drained | _Signalled] = queue.SimpleQueue()
         for listener in self._listeners:
             listener.failed = lambda: self._events.put(_FrontFailed())
 
@@ -106,7 +113,7 @@ class Supervisor:
 
         Raises:
             BackendExitedError: The engine ended by itself.
-            BackendError: It could not be started, or the front failed.
+            BackendError: It could not be started, the front failed, or what :meth:`fail` was told.
         """
         process = EngineProcess(plan, environ, line)
         process.on_end(lambda: self._events.put(_Ended()))
@@ -123,6 +130,10 @@ class Supervisor:
                 process.kill()
                 raise
         raise AssertionError("unreachable")
+
+    def fail(self, error: BackendError) -> None:
+        """Have serving end with ``error``, now or as soon as it begins; from any thread."""
+        self._events.put(_Failed(error))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -165,7 +176,7 @@ class Supervisor:
             seconds: How long at most. None: until something happens.
 
         Raises:
-            BackendError: The engine ended, or the front failed.
+            BackendError: The engine ended, the front failed, or something else did.
             _Signalled: A signal came.
         """
         try:
@@ -174,6 +185,8 @@ class Supervisor:
             return
         if isinstance(event, _Signalled):
             raise event
+        if isinstance(event, _Failed):
+            raise event.error
         if isinstance(event, _FrontFailed):
             raise BackendError("the front ended by itself", hint="the log says why, above")
         self._engine_ended(process)
