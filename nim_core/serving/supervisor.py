@@ -158,7 +158,9 @@ class Supervisor:
         self._state.started(Engine(url=url, plan=plan))
         if plan.health_path is not None:
             self._until_well(process, url + plan.health_path)
+        seconds = self._state.seconds
         self._state.enter("serving")
+        _log.info("serving; the engine took %.1f s to start", seconds)
 
     def _until_well(self, process: EngineProcess, url: str) -> None:
         """Ask until the answer is 200, and notice meanwhile what ends the start."""
