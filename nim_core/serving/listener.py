@@ -142,9 +142,13 @@ class Listener:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         dual = family is socket.AF_INET6 and self._host == "::" and socket.has_dualstack_ipv6()
         try:
-            return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+            bound = socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
         except OSError as error:
             raise self._refusal(error) from error
+        # connections inherit it; asyncio sets it only on sockets that were made with the number of TCP, which this one
+        # was not, and an answer in two parts would wait 40 ms for the client's acknowledgement
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return bound
 
     def _refusal(self, error: OSError) -> ConfigError:
         where = f"{self._host}:{self._port}"

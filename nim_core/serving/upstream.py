@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
+    from yarl import URL
 
 __all__ = ["EngineGoneError", "Upstream"]
 
@@ -63,11 +64,9 @@ class Upstream:
         from yarl import URL
 
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        context = self._session_of_loop().request(
-            method, URL(url, encoded=True), headers=list(headers), data=body, timeout=timeout, allow_redirects=False
-        )
+        options = {"headers": list(headers), "data": body, "timeout": timeout, "allow_redirects": False}
         try:
-            async with context as response:
+            async with await self._ask(method, URL(url, encoded=True), options) as response:
                 try:
                     yield response
                 except BaseException:
@@ -75,6 +74,25 @@ class Upstream:
                     raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise EngineGoneError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+
+    async def _ask(self, method: str, url: URL, options: dict[str, Any]) -> ClientResponse:
+        """
+        Send a request, and once more where it met the end of its connection.
+
+        llama.cpp closes a connection after each stream without saying so, a moment later: a request that is sent on it
+        meanwhile was never read. One that was read, and crashed the engine, meets nobody any more.
+        """
+        import aiohttp
+
+        session = self._session_of_loop()
+        try:
+            return await session.request(method, url, **options)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not isinstance(options["data"], bytes | None):
+                raise
+            return await session.request(method, url, **options)
 
     async def fetch(self, url: str, *, seconds: float) -> tuple[int, bytes]:
         """Return status and body of a GET. Raises EngineGoneError, too when it takes longer than ``seconds``."""

@@ -266,3 +266,35 @@ def test_many_at_once(fronts: Fronts, engine: RunningEngine) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_an_engine_that_closes_after_a_stream_without_saying_so(fronts: Fronts) -> None:
+    """As llama.cpp does; it closes so late here that the next request would meet the end of the connection."""
+    answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        front = fronts.before(f"http://127.0.0.1:{server.getsockname()[1]}")
+        for _ in range(3):
+            threading.Thread(target=lambda: serve(server.accept()[0]), daemon=True).start()
+            assert front.client.post("/v1/x", content=b"x").status_code == 200
+
+
+def test_answers_in_parts_do_not_wait_for_acknowledgements(fronts: Fronts, engine: RunningEngine) -> None:
+    front = fronts.before(engine.url)
+    connection = http.client.HTTPConnection("127.0.0.1", front.listener.port, timeout=20)
+    seconds = []
+    for _ in range(20):
+        begun = time.monotonic()
+        connection.request("GET", "/v1/stream?n=3")
+        connection.getresponse().read()
+        seconds.append(time.monotonic() - begun)
+    connection.close()
+    assert sorted(seconds)[10] < 0.035  # with Nagle's algorithm 40 ms at least
