@@ -33,7 +33,7 @@ from nim_core.profiles.names import served_model_name, short_name
 from nim_core.profiles.selection import Category, Verdict
 from nim_core.registry import Registry
 from nim_core.serving.adapters import Found, find_adapters
-from nim_core.serving.choice import RUNTIME_CONFIG, Chosen, Given, choose_backend, resolve
+from nim_core.serving.choice import RUNTIME_CONFIG, Chosen, Given, can_serve, choose_backend, resolve
 from nim_core.serving.settings import ServingSettings
 from nim_core.serving.state import Progress, Served, ServingState
 from nim_core.types import LaunchRequest, Layer, Nodes, Secret, UriStyle
@@ -245,7 +245,7 @@ def _serves_without_gpu(profile: Profile, offer: Offer, place: Workplace) -> boo
     """Whether an installed backend can serve a profile where there is no GPU."""
     subject = _Subject(offer=offer, profile=profile)
     return any(
-        place.registry.open_backend(name).probe(_request(subject, name, place)).can_serve
+        can_serve(place.registry.open_backend(name), _request(subject, name, place)).can_serve
         for name, spec in place.registry.backends.items()
         if spec.without_gpu and place.serving.backend in {None, name}
     )

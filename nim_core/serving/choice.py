@@ -15,7 +15,7 @@ from nim_core.registry.guard import GuardedBackend
 from nim_core.serving.arguments import merge, read_object, read_words
 from nim_core.types import Argument, BackendSpec, LaunchRequest, Layer, Verdict
 
-__all__ = ["RUNTIME_CONFIG", "Chosen", "Given", "choose_backend", "resolve"]
+__all__ = ["RUNTIME_CONFIG", "Chosen", "Given", "can_serve", "choose_backend", "resolve"]
 
 RUNTIME_CONFIG: Final = "runtime_config.json"
 """File of a model with arguments that it is best served with."""
@@ -83,11 +83,16 @@ def choose_backend(
     refusals: dict[str, Verdict] = {}
     for name in [asked] if asked is not None else sorted(specs, key=lambda it: (not _is_meant(specs[it], tags), it)):
         backend, request = open_backend(name), request_for(name)
-        verdict = backend.probe(evolve(request, arguments=merge(backend.propose(request))))
+        verdict = can_serve(backend, request)
         if verdict.can_serve:
             return Chosen(spec=specs[name], backend=backend, request=resolve(backend, request, given))
         refusals[name] = verdict
     raise _no_backend(refusals, tags)
+
+
+def can_serve(backend: GuardedBackend, request: LaunchRequest) -> Verdict:
+    """Ask a backend about a request, with the arguments that it proposes itself."""
+    return backend.probe(evolve(request, arguments=merge(backend.propose(request))))
 
 
 def resolve(backend: GuardedBackend, request: LaunchRequest, given: Given) -> LaunchRequest:

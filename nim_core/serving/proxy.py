@@ -335,9 +335,9 @@ def _named_by_connection(values: Iterable[str]) -> frozenset[str]:
 
 def silence_broken_answers() -> None:
     """Have the server not log as its own bug what was logged here, and is meant."""
+    logging.getLogger("uvicorn.error").addFilter(_is_a_bug)
 
-    def meant(record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, BrokenOffError)
 
-    logging.getLogger("uvicorn.error").addFilter(meant)
+def _is_a_bug(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, BrokenOffError)

@@ -45,11 +45,13 @@ def describe(action: argparse.Action, spellings: Iterable[str]) -> dict[str, Any
     """
     name = next(spelling for spelling in action.option_strings if spelling.startswith("--")).removeprefix("--")
     switch = action.nargs == 0
+    kind, form = kind_of(action)
     off = [it for it in spellings if switch and it != f"--{name}" and it.startswith(_INVERSES)]
     found = {
         "name": name,
         "aliases": [it for it in spellings if it not in {f"--{name}", *off}],
-        "kind": "switch" if switch else kind_of(action),
+        "kind": "switch" if switch else kind,
+        "form": form,
         "negations": sorted(set(off) - {f"--no-{name}"}),
         "on_only": switch and f"--no-{name}" not in off,
         "many": action.nargs == "+",
@@ -59,18 +61,22 @@ def describe(action: argparse.Action, spellings: Iterable[str]) -> dict[str, Any
     return {key: value for key, value in found.items() if value and value != "text"}
 
 
-def kind_of(action: argparse.Action) -> str:
-    """Return ``integer``, ``number``, ``json`` or ``text``, by which values the option's own function takes."""
+def kind_of(action: argparse.Action) -> tuple[str, str]:
+    """
+    Return what an option's own function takes: ``integer``, ``number``, ``json`` or ``text``, and the form of text.
+
+    That is ``amount`` for ``8k`` and the like, ``value`` for JSON of any kind, and empty for other text.
+    """
     if action.choices or action.type is None:
-        return "text"
+        return "text", ""
     takes = {text: _takes(action.type, text) for text in ("7", "7.5", "7k", "word", "{}")}
     if takes["{}"] and (not takes["word"] or isinstance(action.default, Mapping)):
-        return "text" if isinstance(action.default, list) else "json"
+        return ("text", "value") if isinstance(action.default, list) else ("json", "")
     if takes["7k"] or takes["word"]:
-        return "text"
+        return "text", "" if takes["word"] else "amount"
     if takes["7.5"]:
-        return "number"
-    return "integer" if takes["7"] else "text"
+        return "number", ""
+    return "integer" if takes["7"] else "text", ""
 
 
 def _takes(function: Any, text: str) -> bool:

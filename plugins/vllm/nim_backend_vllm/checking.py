@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from nim_core.types import Argument, LaunchRequest
 _AMOUNT: Final = re.compile(r"\d+|\d+(\.\d+)?[kmgt]|\d+[KMGT]", re.ASCII)
 """Of vLLM's ``human_readable_int``: 128k is 128000, 128K is 131072, and 1.5K nothing."""
 
-_AMOUNTS: Final = ("max-num-batched-tokens", "kv-cache-memory-bytes", "safetensors-prefetch-block-size")
+_FITTING: Final = ("auto", "-1")
 _AT_LEAST_ONE: Final = (
     "tensor-parallel-size",
     "pipeline-parallel-size",
@@ -50,6 +51,7 @@ def check_values(request: LaunchRequest, flags: Flags, *, extended: bool) -> Non
     for argument in request.arguments.values():
         if isinstance(argument.value, str):
             _check_value(argument, argument.value)
+            _check_form(argument, argument.value, flags.forms.get(argument.name))
     for name, known in (("load-format", flags.load_formats), ("quantization", flags.quantizations)):
         if found := request.arguments.get(name):
             _check_name(found, known, open_list=extended or not flags.exact)
@@ -81,12 +83,25 @@ def _check_value(argument: Argument, value: str) -> None:
     name = argument.name
     if name == "gpu-memory-utilization" and not _is_share(value):
         raise _wrong(argument, "a number above 0 and up to 1")
-    if name == "max-model-len" and value not in {"auto", "-1"} and not _is_amount(value):
+    if name == "max-model-len" and value not in _FITTING and not _is_amount(value):
         raise _wrong(argument, "a number of tokens such as 8192, 128k or 128K, or auto")
-    if name in _AMOUNTS and value not in {"", "None"} and not _is_amount(value):
-        raise _wrong(argument, "a number such as 8192, 64k or 4G")
     if name in _AT_LEAST_ONE and (not re.fullmatch(r"\d+", value, re.ASCII) or int(value) < 1):
         raise _wrong(argument, "a whole number of at least 1")
+
+
+def _check_form(argument: Argument, value: str, form: str | None) -> None:
+    if form == "amount" and value not in {"", "None", *_FITTING} and not _is_amount(value):
+        raise _wrong(argument, "a number such as 8192, 64k or 4G")
+    if form == "value" and not _is_json(value):
+        raise _wrong(argument, 'JSON such as ["*"]')
+
+
+def _is_json(value: str) -> bool:
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_share(value: str) -> bool:

@@ -36,7 +36,12 @@ def probe(request: LaunchRequest, installation: Installation | None, flags: Flag
     _check_keys(request)
     if installation is None:
         return _no("vLLM is not installed", "pip install 'nim-backend-vllm[engine]', or put the program vllm on PATH")
-    refusals = (_files(request), _processors(request, installation), _gpus(request, installation), _adapters(request))
+    refusals = (
+        _files(request),
+        _processors(request, installation),
+        _gpus(request, installation),
+        _adapters(request, flags),
+    )
     return next((it for it in refusals if it is not None), _CAN)
 
 
@@ -95,12 +100,15 @@ def _gpus(request: LaunchRequest, installation: Installation) -> Verdict | None:
     return None
 
 
-def _adapters(request: LaunchRequest) -> Verdict | None:
-    limit = number(request, "max-lora-rank")
+def _adapters(request: LaunchRequest, flags: Flags) -> Verdict | None:
+    listed = max(int(choice) for choice in flags.options["max-lora-rank"].choices)
+    told = number(request, "max-lora-rank")
     for adapter in request.adapters:
-        if adapter.rank is not None and limit is not None and adapter.rank > limit:
+        if adapter.rank is not None and adapter.rank > listed:
+            return _no(f"adapter {adapter.name} has rank {adapter.rank}, and vLLM takes up to {listed}", "take it away")
+        if adapter.rank is not None and told is not None and adapter.rank > told:
             return _no(
-                f"adapter {adapter.name} has rank {adapter.rank}, and vLLM is told to take up to {limit:g}",
+                f"adapter {adapter.name} has rank {adapter.rank}, and vLLM is told to take up to {told:g}",
                 "raise --max-lora-rank, or take the adapter away",
             )
     return None

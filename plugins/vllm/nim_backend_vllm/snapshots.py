@@ -27,6 +27,7 @@ class Flags:
         version: Which.
         options: All of them, by name.
         on_only: Switches that cannot be turned off by ``--no-NAME``.
+        forms: Of options that are text, by name: ``amount``, such as ``8k``, or ``value``, JSON of any kind.
         load_formats: What ``--load-format`` may be, without plugins of vLLM's.
         quantizations: What ``--quantization`` may be, without plugins of vLLM's.
         exact: Whether this is the version that was asked for.
@@ -35,6 +36,7 @@ class Flags:
     version: Version
     options: Mapping[str, Option] = field(repr=False)
     on_only: frozenset[str] = field(repr=False)
+    forms: Mapping[str, str] = field(repr=False)
     load_formats: Sequence[str] = field(repr=False)
     quantizations: Sequence[str] = field(repr=False)
     exact: bool = True
@@ -71,6 +73,7 @@ def _read(version: Version, *, exact: bool) -> Flags:
         version=version,
         options={record["name"]: _option(record) for record in content["options"]},
         on_only=frozenset(record["name"] for record in content["options"] if record.get("on_only")),
+        forms={record["name"]: record["form"] for record in content["options"] if "form" in record},
         load_formats=tuple(content["load_formats"]),
         quantizations=tuple(content["quantizations"]),
         exact=exact,
