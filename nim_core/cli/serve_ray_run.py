@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from nim_core.cli import download_model
 from nim_core.cli.logging import HUMAN
@@ -104,9 +104,14 @@ class _RayCluster:
             launch = prepare(choose(place), place)
             place.state.enter("waiting for nodes")
             leader.gather(None if launch.selection.remote else model_order(launch))
-            return run(launch, place, listeners, supervisor)
+            return run(self._told_where(launch, place.nodes), place, listeners, supervisor)
         finally:
             leader.stop()
+
+    def _told_where(self, launch: Launch, nodes: Nodes) -> Launch:
+        """Return the launch with the variable by which whatever uses Ray finds the cluster, not another one."""
+        environ = {"RAY_ADDRESS": str(Endpoint(nodes.leader, nodes.port)), **launch.plan.environ}
+        return evolve(launch, plan=evolve(launch.plan, environ=environ))
 
 
 def model_order(launch: Launch) -> ModelOrder:
