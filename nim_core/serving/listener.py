@@ -25,6 +25,7 @@ __all__ = ["Listener"]
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
+_LEAST_GRACE_SECONDS: Final = 0.05
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _CERTIFICATES: Final = "NIM_SSL_CERTS_PATH"
@@ -115,7 +116,9 @@ class Listener:
         self._stopping = True
         if server is None or thread is None:
             return True
-        server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment] # awaited; int by declaration
+        # at 0 it would be over, and be logged as an error, before anybody looked whether there is a request at all
+        grace = max(grace_seconds, _LEAST_GRACE_SECONDS)
+        server.config.timeout_graceful_shutdown = grace  # type: ignore[assignment] # awaited; int by declaration
         server.should_exit = True
         thread.join(grace_seconds + _STOP_SECONDS)
         return not thread.is_alive() and not server.broke_off
