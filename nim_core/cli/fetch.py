@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,15 +135,33 @@ def _wish(request: Request, registry: Registry, session: Session) -> _Wish:
     )
 
 
-def chosen_profiles(choice: Choice, manifest: Manifest, cache_path: Path, session: Session) -> tuple[Profile, ...]:
-    """Return the profiles that are meant; the machine is looked at only where that decides. Raises ProfileError."""
-    return choose_profiles(choice, manifest, partial(_rank, manifest, choice, cache_path, session), _log_choice)
+def chosen_profiles(
+    choice: Choice,
+    manifest: Manifest,
+    cache_path: Path,
+    session: Session,
+    without_gpu: Callable[[Profile], bool] = lambda _profile: False,
+) -> tuple[Profile, ...]:
+    """
+    Return the profiles that are meant; the machine is looked at only where that decides.
 
+    Args:
+        choice: What the user said.
+        manifest: Where from.
+        cache_path: Folder of the model cache.
+        session: The run of the command.
+        without_gpu: Whether a profile can be served where there is no GPU.
 
-def _rank(manifest: Manifest, choice: Choice, cache_path: Path, session: Session) -> Ranking:
-    from nim_core.profiles.judging import rank_here  # a profile that is named, or the only one, needs none of it
+    Raises:
+        ProfileError: As :func:`~nim_core.cli.selection.choose_profiles`.
+    """
 
-    return rank_here(manifest, session.settings, cache_path, lora=choice.lora)
+    def ranked() -> Ranking:
+        from nim_core.profiles.judging import rank_here  # a profile that is named, or the only one, needs none of it
+
+        return rank_here(manifest, session.settings, cache_path, lora=choice.lora, without_gpu=without_gpu)
+
+    return choose_profiles(choice, manifest, ranked, _log_choice)
 
 
 def _log_choice(level: str, text: str) -> None:

@@ -181,11 +181,11 @@ class Display:
 
 
 @contextmanager
-def watch(session: Session, style: LogStyle) -> Iterator[Display]:
-    """Give an observer for one download, and show what it hears while the context lasts."""
+def watch(session: Session, style: LogStyle, tally: Tally | None = None) -> Iterator[Display]:
+    """Give an observer for one download, and show what it hears, counted into ``tally``, while the context lasts."""
     import structlog
 
-    log, tally = structlog.get_logger(), Tally()
+    log, tally = structlog.get_logger(), tally or Tally()
     live = session.moves_cursor and not style.json_lines
     with _live(session, tally) if live else heartbeat(tally, log):
         yield Display(tally, log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
@@ -75,10 +75,14 @@ class Session:
 
         registry = load_registry(self.settings)
         declared = [variable for plugin in registry.plugins for variable in plugin.variables]
-        self._secrets |= secret_values(self.settings.read(declared))
+        self.hide(secret_values(self.settings.read(declared)))
+        return registry
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Do not show these texts, from now on."""
+        self._secrets |= set(secrets)
         self.redactor = Redactor(self._secrets)
         configure(self._style, self.redactor, self.stderr)
-        return registry
 
     @property
     def log_style(self) -> LogStyle:

@@ -37,7 +37,8 @@ def find_manifest(explicit: Path | None, variable: Path | None, defaults: Sequen
             return path
     looked = ", ".join(map(str, defaults)) or "nowhere"
     raise ManifestError(
-        f"no manifest found, looked at: {looked}", hint="name one by --manifest-file or NIM_MANIFEST_PATH"
+        f"no manifest found, looked at: {looked}",
+        hint="name one by NIM_MANIFEST_PATH (or --manifest-file), or a model without one by NIM_MODEL_PATH",
     )
 
 

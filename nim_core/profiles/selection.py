@@ -56,10 +56,18 @@ class Category(IntEnum):
 
 @frozen(kw_only=True)
 class Candidate:
-    """A profile and what is known of its model; None when nothing is beyond its tags."""
+    """
+    A profile and what is known of its model.
+
+    Attributes:
+        profile: The profile.
+        model: None when nothing is known beyond its tags.
+        without_gpu: Whether it can be served where there is no GPU.
+    """
 
     profile: Profile
     model: Model | None = None
+    without_gpu: bool = False
 
 
 @frozen(kw_only=True)
@@ -235,6 +243,8 @@ def _explained(verdict: Verdict, ranking: Ranking) -> str:
 def judge(candidate: Candidate, hardware: Hardware, *, context: int | None = None) -> Verdict:
     """Return what ``hardware`` can do with a profile; ``context`` is as for :func:`rank`."""
     profile, required = candidate.profile, _required(candidate, context)
+    if candidate.without_gpu and not hardware.gpus:
+        return Verdict(profile=profile, category=Category.RUNNABLE, reason="it is served without a GPU")
     gpus, problem = _gpus_for(profile.tags, hardware.gpus)
     if problem is not None:
         return Verdict(profile=profile, category=Category.INCOMPATIBLE, reason=problem, required=required)

@@ -118,6 +118,7 @@ class Registry:
         self._credential_lock = Lock()
         self._listeners_lock = Lock()
         self._credentials = CredentialMemory(self.provide_credential)
+        self._backends: dict[str, GuardedBackend] = {}
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
@@ -248,15 +249,18 @@ class Registry:
 
     def open_backend(self, name: str) -> GuardedBackend:
         """
-        Make the backend ``name``, one of :attr:`backends`, without I/O; its calls raise as those of a source.
+        Return the backend ``name``, one of :attr:`backends`, made once and without I/O; its calls raise as a source's.
 
         Raises:
             PluginError: The plugin could not make it.
         """
+        if name in self._backends:
+            return self._backends[name]
         for plugin in self._active.values():
             for spec in plugin.backends:
                 if spec.name == name:
-                    return guard_backend(partial(spec.factory, self.backend_variables(name)), plugin)
+                    self._backends[name] = guard_backend(partial(spec.factory, self.backend_variables(name)), plugin)
+                    return self._backends[name]
         raise ConfigError(f"no installed plugin serves by: {name}", hint=f"installed are: {', '.join(self.backends)}")
 
     def provide_credential(self, request: CredentialRequest) -> Credential:

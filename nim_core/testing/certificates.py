@@ -18,6 +18,7 @@ __all__ = ["Certificates", "make_certificates"]
 
 _CA_USES = frozenset({"key_cert_sign", "crl_sign"})
 _SERVER_USES = frozenset({"digital_signature"})
+_BOTH_SIDES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
 _USES = (
     "digital_signature",
     "content_commitment",
@@ -33,7 +34,11 @@ _USES = (
 
 @frozen(kw_only=True)
 class Certificates:
-    """PEM files: the authority to trust, and a server's certificate and key for 127.0.0.1 and localhost."""
+    """
+    PEM files: the authority to trust, and a certificate and key for 127.0.0.1 and localhost.
+
+    The certificate does for a server, and for a client of one that asks for certificates.
+    """
 
     ca: Path
     certificate: Path
@@ -59,7 +64,7 @@ def make_certificates(folder: Path, *names: str) -> Certificates:
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     server = _common(server_name, ca_name, server_key.public_key(), ca_key, _SERVER_USES)
     server = server.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    server = server.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    server = server.add_extension(x509.ExtendedKeyUsage(_BOTH_SIDES), critical=False)
     server = server.add_extension(_own_names(names), critical=False)
     result = Certificates(ca=folder / "ca.pem", certificate=folder / "server.pem", key=folder / "server.key")
     _write(result.ca, _pem(ca.sign(ca_key, hashes.SHA256())))

@@ -34,6 +34,7 @@ from nim_core.testing.ngc_api import NgcApi
 from nim_core.testing.ngc_auth import LEGACY_KEY, NVAPI_KEY, NgcAuth
 from nim_core.testing.ngc_models import NgcModel, refusal
 from nim_core.testing.signed_storage import SignedStorage
+from nim_core.testing.tiny_model import tiny_corpus
 
 __all__ = ["NgcServer", "main"]
 
@@ -149,7 +150,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stop = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before any thread starts, so that all inherit it
     certificates = make_certificates(options.folder) if options.tls else None
-    model = NgcModel(files=sample_corpus(shard_size=options.shard_size).files, guest=options.guest)
+    if options.tiny is None:
+        model = NgcModel(files=sample_corpus(shard_size=options.shard_size).files, guest=options.guest)
+    else:
+        files = tiny_corpus(options.tiny).files
+        model = NgcModel(files=files, name="nim-tiny", version=options.tiny, guest=options.guest)
     manifest = options.folder / "model_manifest.yaml"
     options.folder.mkdir(parents=True, exist_ok=True)
     manifest.write_text(manifest_for(model), encoding="utf-8")
@@ -180,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prefix", default="", help="path before every route, such as /artifactory/api/nimmodel/repo")
     parser.add_argument("--page-size", type=int, default=500, help="most files in one page")
     parser.add_argument("--shard-size", type=int, default=200_000, help="bytes of the first weight shard")
+    parser.add_argument("--tiny", choices=("gguf", "safetensors"), help="serve the model that answers, in this form")
     parser.add_argument("--guest", action="store_true", help="let the model be read without a key")
     return parser
 

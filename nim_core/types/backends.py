@@ -149,6 +149,7 @@ class LaunchPlan:
 
     Attributes:
         argv: Program and arguments, no secrets among them.
+        title: Engine and version, for the line that tells of its start, such as ``vLLM v0.33.0``. Empty: not known.
         environ: Variables set on top of core's own environment; those that are secrets are not shown.
         without: Variables of core's own environment that it must not get.
         folder: Working folder. None: core's own.
@@ -162,6 +163,7 @@ class LaunchPlan:
     """
 
     argv: tuple[str, ...]
+    title: str = ""
     environ: Mapping[str, str | Secret] = field(factory=dict)
     without: tuple[str, ...] = ()
     folder: Path | None = None

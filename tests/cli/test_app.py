@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
-BY_NAME = ["create-model-store", "download-model", "download-to-cache"]
+BY_NAME = ["create-model-store", "download-model", "download-to-cache", "nim-serve"]
 GROUPS = [(), ("huggingface-cli",), ("plugins",)]
 COMMANDS = [
     *GROUPS,

@@ -14,7 +14,7 @@ from nim_core.cli.app import command
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
-NAMES = {"create-model-store", "download-model", "download-to-cache", "huggingface-cli"}
+NAMES = {"create-model-store", "download-model", "download-to-cache", "huggingface-cli", "nim-serve"}
 
 
 def install(cli: Cli, folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-import xllamacpp
+import xllamacpp  # noqa: TID253
 
 
 def main(file: str) -> None:

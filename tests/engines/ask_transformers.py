@@ -10,7 +10,7 @@ import json
 import sys
 
 import torch  # noqa: TID253
-import transformers
+import transformers  # noqa: TID253
 
 
 def main(folder: str, dtype: str) -> None:

@@ -35,7 +35,7 @@ from typing import Final
 
 from attrs import define, evolve, field, frozen
 
-from tests.integration.conftest import Ended
+from tests.integration.conftest import Ended, Started
 
 __all__ = ["ANYBODY", "OPERATOR", "Container", "Who", "own_network", "unavailable"]
 
@@ -43,7 +43,6 @@ VOLUME: Final = "/model-store"
 SCRATCH: Final = "/scratch"
 COMMANDS: Final = "/opt/nim/bin"
 PATH: Final = f"{COMMANDS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-RUN_SECONDS: Final = 90
 DEVICES: Final = ("null", "zero", "random", "urandom")
 SYSTEM: Final = ("bin", "lib", "lib64", "sbin", "usr")
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -126,18 +125,19 @@ class Container:
 
     def run(self, *command: str, env: Mapping[str, str] | None = None, umask: int = 0o022) -> Ended:
         """Run a command, which is a pod's ``command`` and ``args``, to its end."""
-        began = time.monotonic()
-        done = subprocess.run(
+        return self.start(*command, env=env, umask=umask).end()
+
+    def start(self, *command: str, env: Mapping[str, str] | None = None, umask: int = 0o022) -> Started:
+        """Start a command, as the first process of the container; what it is sent as a signal reaches that."""
+        process = subprocess.Popen(
             [*_NEW, "sh", "-ec", self._script(umask), "container", *command],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             env={"PATH": PATH, **self.environment, **(env or {})},
-            timeout=RUN_SECONDS,
-            check=False,
         )
-        seconds = time.monotonic() - began
-        return Ended(code=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=seconds)
+        return Started(process=process, began=time.monotonic())
 
     def _script(self, umask: int) -> str:
         who, groups = self.who, ",".join(map(str, self.who.groups))

@@ -8,12 +8,18 @@ NVIDIA/k8s-nim-operator at f63f74d7. Every command is run in a :mod:`container <
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 import yaml
@@ -28,6 +34,7 @@ from nim_core.testing.ngc_models import NgcModel
 from nim_core.testing.ngc_server import NgcServer
 from nim_core.testing.ranged import serve_content
 from nim_core.testing.squid import squid
+from nim_core.testing.tiny_model import ANSWER, QUESTION, tiny_corpus
 from tests.integration.conftest import Cache
 from tests.integration.container import ANYBODY, OPERATOR, Container, own_network, unavailable
 
@@ -542,20 +549,84 @@ def plain_names(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()}
 
 
-# ------------------------------------------------------------------------------------------------ not covered yet
-NOT_YET = {
-    "nim-serve": "pods that serve, and their probes of /v1/health/live and /v1/health/ready",
-    "nim-serve-ray": "pods of several nodes, leader and workers",
+# ------------------------------------------------------------------------------------------------- 9.5, 9.6 serving
+SERVICE = {
+    "NIM_CACHE_PATH": "/model-store",
+    "NIM_SERVER_PORT": "8000",
+    "NIM_HTTP_API_PORT": "8000",
+    "NIM_JSONL_LOGGING": "1",
+    "NIM_LOG_LEVEL": "INFO",
+    "OUTLINES_CACHE_DIR": "/tmp/outlines",
 }
+TINY = tiny_corpus("gguf").files
+TINY_TAGS = {**DEFAULT_TAGS, "llm_engine": "llamacpp"}
 
 
-@pytest.mark.parametrize("command", NOT_YET)
-@pytest.mark.xfail(strict=True, reason="serving")
-def test_commands_that_serve(command, pod):
-    pod.run(command, "--help").check()
+def answer(path, content=None):
+    """Ask the service as a probe or a client does; status and JSON."""
+    request = Request(f"http://127.0.0.1:8000{path}", content and json.dumps(content).encode())
+    request.add_header("Content-Type", "application/json")
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=20) as reply:
+            return reply.status, json.load(reply)
+    except HTTPError as error:
+        return error.code, json.load(error)
+
+
+def end_pod(started):
+    """Do what kubelet does: SIGTERM to the container's first process."""
+    (first,) = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)
+    return started.end()
+
+
+def serves(pod, env, name):
+    """Start a pod of a NIMService, ask it, end it, and return what it logged."""
+    started = pod.start("nim-serve", env={**SERVICE, **env})
+    try:
+        seen = set()
+        while 200 not in seen:
+            assert started.process.poll() is None, started.end().stderr
+            with suppress(URLError):
+                assert answer("/v1/health/live")[0] == 200
+                status, _body = answer("/v1/health/ready")
+                seen.add(status)
+            time.sleep(0.02)
+        messages = [{"role": "user", "content": QUESTION}]
+        status, body = answer("/v1/chat/completions", {"model": name, "messages": messages, "temperature": 0})
+        assert (status, body["choices"][0]["message"]["content"]) == (200, ANSWER), body
+        ended = end_pod(started)
+    finally:
+        started.process.kill()
+    assert seen <= {503, 200}
+    assert ended.check().stdout == ""
+    return [json.loads(line) for line in ended.stderr.splitlines()]
+
+
+def test_a_service_of_a_cached_profile(pod):
+    """The cache is filled by a job with a key; the service has none, and there is no NGC any more."""
+    model = NgcModel(files=TINY, name="nim-tiny")
+    pod.files[MANIFEST] = manifest_for(model, tags=[TINY_TAGS])
+    profile = profile_id(model, TINY_TAGS)
+    with NgcServer([model]) as server:
+        env = {"NIM_CACHE_PATH": "/model-store", **server.environment(), **ONCE}
+        job(pod, f"download-to-cache --profiles {profile}", env=env).check()
+    log = serves(pod, {"NIM_MODEL_PROFILE": profile}, "meta/nim-tiny")
+    assert any(profile in record["message"] or record.get("id") == profile for record in log)
+
+
+def test_a_service_of_a_model_of_the_hub(pod):
+    """Both variables are set: the path wins over the name, which is that of a folder."""
+    model = HubModel(files=TINY, repository="nim/tiny")
+    with HubServer([model]) as server:
+        env = hub_environment(server.url)
+        uri = model.uri()
+        manifest = "/model-store/model_manifest.json"
+        job(pod, f"download-to-cache --model-uri {uri} --manifest-file {manifest}", env=env).check()
+    serves(pod, {**env, "NIM_MODEL_NAME": "/model-store", "NIM_MODEL_PATH": uri}, "nim/tiny")
 
 
 def test_what_is_not_covered_is_documented():
     page = (Path(__file__).parents[2] / "docs/kubernetes.md").read_text(encoding="utf-8")
-    for what in [*NOT_YET.values(), "NIMBuild", "jfrog://"]:
+    for what in ["NIMBuild", "jfrog://"]:
         assert what in page.partition("## Not answered yet")[2]

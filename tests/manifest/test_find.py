@@ -34,7 +34,10 @@ def test_nothing_found_names_all_that_was_looked_at(tmp_path):
     with pytest.raises(ManifestError) as caught:
         find_manifest(None, None, [tmp_path / "a", tmp_path / "b"])
     assert caught.value.message == f"no manifest found, looked at: {tmp_path}/a, {tmp_path}/b"
-    assert caught.value.hint == "name one by --manifest-file or NIM_MANIFEST_PATH"
+    assert (
+        caught.value.hint
+        == "name one by NIM_MANIFEST_PATH (or --manifest-file), or a model without one by NIM_MODEL_PATH"
+    )
 
 
 @pytest.mark.parametrize("by", ["--manifest-file", "NIM_MANIFEST_PATH"])

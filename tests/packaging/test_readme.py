@@ -45,8 +45,8 @@ def test_independence_is_said_before_anything_is_run() -> None:
     assert "not endorsed by NVIDIA" in start
 
 
-def test_sources_that_are_said_to_be_there_are_there() -> None:
-    there = re.findall(r"(?m)^\| `([a-z0-9]+)` \| `nim-source-([a-z0-9]+)`", README)
+def test_plugins_that_are_said_to_be_there_are_there() -> None:
+    there = re.findall(r"(?m)^\| `([a-z0-9]+)` \| `nim-(?:source|backend)-([a-z0-9]+)`", README)
     assert sorted(folder for folder, _ in there) == sorted(
         path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")
     )

@@ -1,0 +1,1 @@
+"""Programs that ``bench/serving.py`` starts."""
