@@ -225,7 +225,9 @@ def pythons(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write requirements/ anew from the pyproject files; ``-- --upgrade`` moves to the newest versions."""
     everything = ["pyproject.toml", *(f"plugins/{name}/pyproject.toml" for name in PLUGINS)]
-    compile_requirements(session, LOCK, *everything, "--extra=serve", "--extra=testing", "--group=dev", *session.posargs)
+    compile_requirements(
+        session, LOCK, *everything, "--extra=serve", "--extra=testing", "--group=dev", *session.posargs
+    )
     compile_requirements(
         session, "requirements/runtime.txt", *everything, "--extra=serve", f"--constraint={LOCK}", *session.posargs
     )
