@@ -38,7 +38,8 @@ APART = ("integration", "packaging", "faults", "crash", "engines", "live")
 
 ENGINES = {
     "llamacpp": ["xllamacpp==2026.10.11549"],
-    "transformers": ["torch==2.13.0", "transformers>=5.16.1,<5.20", "gguf>=0.19,<0.20", "jinja2>=3.1"],
+    "transformers": ["torch==2.13.0", "transformers[serving]>=5.17,<6", "gguf>=0.19,<0.20", "jinja2>=3.1"],
+    "transformers_oldest": ["torch==2.13.0", "transformers[serving]==5.17.0", "requests>=2.32"],
 }
 """What the session ``engines`` installs, each in an environment apart."""
 
@@ -125,11 +126,11 @@ def oracle(session: nox.Session) -> None:
 @nox.session(default=False)
 def engines(session: nox.Session) -> None:
     """
-    Ask the tiny model with llama.cpp and with transformers, each in an environment apart, and train it once more.
+    Ask the tiny model with llama.cpp and with transformers, as libraries and as backends, and train it once more.
 
     Where no CPU build of torch is at hand, UV_TORCH_BACKEND=cpu has uv get it; otherwise it is the large one for GPUs.
     """
-    install(session, [], groups=["tests"])
+    install(session, ["llamacpp", "transformers"], groups=["tests"])
     find_links = {name: os.environ["PIP_FIND_LINKS"] for name in ("UV_FIND_LINKS",) if "PIP_FIND_LINKS" in os.environ}
     environment = {}
     for name, packages in ENGINES.items():

@@ -53,16 +53,15 @@ def test_every_plugin_comes_in_by_the_entry_point_of_its_folder_name(projects: P
         assert (ROOT / "plugins" / folder / package / "py.typed").is_file(), name
 
 
-def test_extras_name_plugins_and_all_names_every_extra(projects: Projects) -> None:
+def test_extras_name_plugins_and_all_names_every_source(projects: Projects) -> None:
     extras = dict(projects["nim-core"]["project"]["optional-dependencies"])
     everything = Requirement(extras.pop("all")[0])
-    del extras["testing"]
+    of_plugins = {extra: names for extra, names in extras.items() if extra not in {"serve", "testing"}}
+    assert sorted(of_plugins.values()) == sorted([name] for name in plugins(projects))
+    for extra, (name,) in of_plugins.items():
+        assert project_folder(name) == extra
     assert everything.name == "nim-core"
-    assert set(everything.extras) == set(extras)
-    for extra, requirements in extras.items():
-        assert len(requirements) == 1
-        assert requirements[0] in projects
-        assert requirements[0].endswith(f"-{extra}")
+    assert everything.extras == {extra for extra, (name,) in of_plugins.items() if name.startswith("nim-source-")}
 
 
 def test_licence_is_the_same_everywhere() -> None:
@@ -112,8 +111,9 @@ def test_what_is_imported_is_declared(projects: Projects) -> None:
     for name, project in projects.items():
         package = name.replace("-", "_")
         folder = ROOT / package if name == "nim-core" else ROOT / "plugins" / project_folder(name) / package
-        extras = project["project"].get("optional-dependencies", {}).values()
-        lines = [*project["project"]["dependencies"], *(line for extra in extras for line in extra)]
+        extras = project["project"].get("optional-dependencies", {})
+        imported_ones = (lines for extra, lines in extras.items() if extra != "engine")  # a program, started
+        lines = [*project["project"]["dependencies"], *(line for extra in imported_ones for line in extra)]
         declared = {canonicalize_name(Requirement(line).name) for line in lines} - projects.keys()
         used: set[str] = set()
         for module in imported(folder) - {package}:
