@@ -236,8 +236,12 @@ def pythons(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write requirements/ anew from the pyproject files; ``-- --upgrade`` moves to the newest versions."""
     everything = ["pyproject.toml", *(f"plugins/{name}/pyproject.toml" for name in PLUGINS)]
-    compile_requirements(session, LOCK, *everything, "--extra=testing", "--group=dev", *session.posargs)
-    compile_requirements(session, "requirements/runtime.txt", *everything, f"--constraint={LOCK}", *session.posargs)
+    compile_requirements(
+        session, LOCK, *everything, "--extra=serve", "--extra=testing", "--group=dev", *session.posargs
+    )
+    compile_requirements(
+        session, "requirements/runtime.txt", *everything, "--extra=serve", f"--constraint={LOCK}", *session.posargs
+    )
     compile_requirements(session, "requirements/oracle.txt", "requirements/oracle.in", *session.posargs)
 
 
