@@ -33,7 +33,7 @@ PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
 ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
-APART = ("integration", "packaging", "faults", "crash", "engines", "live")
+APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray")
 """Folders of tests that have sessions of their own."""
 
 ENGINES = {
@@ -42,6 +42,9 @@ ENGINES = {
     "transformers_oldest": ["torch==2.13.0", "transformers[serving]==5.17.0", "requests>=2.32"],
 }
 """What the session ``engines`` installs, each in an environment apart."""
+
+RAY = "ray==2.60.0"
+"""What the session ``ray`` installs."""
 
 NO_PLUGINS = (
     "from importlib.metadata import entry_points; found = entry_points(group='nim_core.plugins'); "
@@ -141,6 +144,14 @@ def engines(session: nox.Session) -> None:
         session.run(*command, external=True, env=find_links)
         environment[f"NIM_TEST_{name.upper()}_PYTHON"] = str(python)
     session.run("pytest", "tests/engines", "-rP", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Serve on two machines of network namespaces by nim-serve-ray, with Ray; needs root, and installs 200 MB."""
+    install(session, ["http"], groups=["tests"], extras="[serve]")
+    session.install(RAY)
+    session.run("pytest", "tests/ray", *session.posargs)
 
 
 @nox.session(default=False)
