@@ -24,12 +24,11 @@ def launch_as_text(launch: Launch) -> str:
     The first three parts are those of NIM LLM 2.0.12 as public harnesses read them; the others are ours.
     """
     profile, plan = launch.selection.profile, launch.plan
-    arguments = _arguments(launch)
     parts = [
         f"Selected profile: {profile.id} ({short_name(profile.tags)})",
         _headed("Resolved Configuration (JSON)", json.dumps(_configuration(launch), indent=2, ensure_ascii=False)),
         _headed("Backend Arguments", _continued(plan)),
-        _headed("Where Values Came From", "\n".join(_origins(arguments))),
+        _headed("Where Values Came From", "\n".join(_origins(launch))),
     ]
     if plan.environ:
         shown = (f"  {name}={_MASK if isinstance(it, Secret) else it}" for name, it in sorted(plan.environ.items()))
@@ -82,8 +81,12 @@ def _continued(plan: LaunchPlan) -> str:
     return " \\\n".join("  " * (1 if number == 0 else 2) + shlex.join(line) for number, line in enumerate(lines))
 
 
-def _origins(arguments: Mapping[str, Argument]) -> Iterator[str]:
-    rows = [(f"--{argument.name}", _shown(argument.value), argument.origin) for argument in arguments.values()]
+def _origins(launch: Launch) -> Iterator[str]:
+    secret = {option.name for option in launch.selection.chosen.backend.options() if option.secret}
+    rows = [
+        (f"--{argument.name}", _MASK if argument.name in secret else _shown(argument.value), argument.origin)
+        for argument in _arguments(launch).values()
+    ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for name, value, origin in rows:
         yield f"  {name:{widths[0]}}  {value:{min(widths[1], 40)}}  {origin}"

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +26,8 @@ from nim_core.profiles.nvml import detect
 from nim_core.testing.certificates import make_certificates
 from nim_core.testing.s3_server import S3Server
 from nim_core.testing.tiny_model import ANSWER, QUESTION, SAFETENSORS_FOLDER
-from nim_core.types import Adapter, Argument, Exposure, LaunchPlan, LaunchRequest, Layer, Nodes, Secret, Variables
+from nim_core.types import Argument, Exposure, LaunchPlan, LaunchRequest, Layer, Nodes, Secret, Variables
+from tests.engines.adapters import children, make_adapter
 
 backend = pytest.importorskip("nim_backend_vllm.backend", reason="the plugin vllm is not installed")
 environment = pytest.importorskip("nim_backend_vllm.environment")
@@ -135,40 +134,6 @@ def running(request: LaunchRequest, folder: Path, trust: Any = True, **environ: 
             raise
 
 
-def children(pid: int) -> list[int]:
-    """Return a process's children, and theirs."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *children(child)]
-    return found
-
-
-def make_adapter(folder: Path, name: str, seed: int) -> Adapter:
-    """Write an adapter with random numbers large enough for another text."""
-    numbers, rank, width = random.Random(seed), 8, {"q_proj": 128, "v_proj": 64}
-    tensors: dict[str, tuple[tuple[int, int], bytes]] = {}
-    for layer in range(2):
-        for module, rows in width.items():
-            prefix = f"base_model.model.model.layers.{layer}.self_attn.{module}"
-            for part, shape in (("A", (rank, 128)), ("B", (rows, rank))):
-                values = [numbers.gauss(0, 1) for _ in range(shape[0] * shape[1])]
-                tensors[f"{prefix}.lora_{part}.weight"] = (shape, struct.pack(f"<{len(values)}f", *values))
-    header, end = {}, 0
-    for tensor, (shape, data) in tensors.items():
-        header[tensor] = {"dtype": "F32", "shape": shape, "data_offsets": (end, end + len(data))}
-        end += len(data)
-    head = json.dumps(header).encode()
-    place = folder / name
-    place.mkdir(parents=True)
-    content = b"".join(data for _, data in tensors.values())
-    (place / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + content)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 16, "lora_dropout": 0.0}
-    config |= {"target_modules": sorted(width), "base_model_name_or_path": "tiny", "bias": "none"}
-    (place / "adapter_config.json").write_text(json.dumps(config))
-    return Adapter(name=name, folder=place, rank=rank)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("vllm")
@@ -255,8 +220,9 @@ def test_the_routes_are_all_that_are_for_clients(engine: Engine) -> None:
     served = set(engine.call("GET", "/openapi.json").json()["paths"])
     left_out = {path for path in served if not is_offered(path, engine.plan.routes)}
     assert left_out == {
-        "/adapters", "/adapters/{adapter_name}", "/generative_scoring", "/health", "/invocations", "/is_scaling_elastic_ep", "/kv_event_sources", "/metrics",
-        "/scale_elastic_ep", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
+        "/adapters", "/adapters/{adapter_name}", "/generative_scoring", "/health", "/invocations",
+        "/is_scaling_elastic_ep", "/kv_event_sources", "/metrics", "/scale_elastic_ep", "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
     }  # fmt: skip
 
 
@@ -334,11 +300,16 @@ def fill(store: S3Server, bucket: str, prefix: str) -> None:
 
 def test_two_nodes(folder: Path) -> None:
     """Two processes with half of the model each; the one that follows serves no HTTP."""
+    if len(detect().gpus) == 1:
+        pytest.skip("two nodes on one machine need two GPUs, or none")
     port = free_port()
     nodes = [Nodes(count=2, rank=rank, leader="127.0.0.1", port=port, address="127.0.0.1") for rank in range(2)]
     leading, following = (make_request({"NIM_TENSOR_PARALLEL_SIZE": "2"}, nodes=it) for it in nodes)
     cores = sorted(os.sched_getaffinity(0))
-    bound = [{"VLLM_CPU_OMP_THREADS_BIND": str(core)} for core in (cores[0], cores[-1])]
+    bound = [
+        {"VLLM_CPU_OMP_THREADS_BIND": str(core), "CUDA_VISIBLE_DEVICES": str(gpu)}
+        for gpu, core in enumerate((cores[0], cores[-1]))
+    ]
     with running(following, folder, **bound[1]) as follower, running(leading, folder, **bound[0]) as leader:
         assert (follower.plan.health_path, follower.plan.routes) == (None, ())
         print(f"healthy after {leader.wait():.1f} s")

@@ -244,6 +244,13 @@ def test_a_typo_fails_before_the_download(manifest, machine):
     assert manifest.bodies == {}
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_dry_run_shows_no_key(manifest, machine, more):
+    ended = machine.run("--dry-run", *more, "--api-key", "sk-very-secret", command=SERVE).check()
+    assert "api-key" in ended.stdout
+    assert "sk-very-secret" not in ended.said
+
+
 def test_dry_run(manifest, machine):
     ended = machine.run("--dry-run", "--ctx-size", "512", command=SERVE, env={"NIM_MAX_MODEL_LEN": "256"}).check()
     lines = ended.stdout.splitlines()
