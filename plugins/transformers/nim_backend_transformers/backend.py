@@ -92,6 +92,7 @@ class TransformersBackend:
         environ: dict[str, str | Secret] = {**_ENVIRON, **_devices(request)}
         return LaunchPlan(
             argv=(str(program), "serve", model, f"--host={request.host}", f"--port={request.port}", *words),
+            title="transformers serve",
             environ=environ,
             without=("HF_TOKEN",),
             routes=_ROUTES,
