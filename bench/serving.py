@@ -18,6 +18,8 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -78,7 +80,8 @@ def main() -> None:
     about = (
         f"{os.cpu_count()} cores shared with other work, {arguments.runs} rounds in turns; median (lowest to highest)."
     )
-    text = "\n\n".join(["# Serving", about, *sections, started(arguments.runs), guarded(arguments.runs)]) + "\n"
+    starts = [measure(arguments.runs) for measure in (started, served, guarded)]
+    text = "\n\n".join(["# Serving", about, *sections, *starts]) + "\n"
     print(text)
     if arguments.record:
         RESULTS.write_text(text, encoding="utf-8")
@@ -239,6 +242,34 @@ def started(runs: int) -> str:
         "## Start\n\n"
         f"From the first import to an answer: {summarize(inside[1:]).show(0)} ms; with the start of Python: "
         f"{summarize(whole[1:]).show(0)} ms."
+    )
+
+
+def served(runs: int) -> str:
+    """Measure ``nim-serve`` with a cache that has the model, and return what is said about it."""
+    program = Path(sysconfig.get_path("scripts"), "nim-serve")
+    listening, starting, ready = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {**os.environ, "NIM_CACHE_PATH": folder, "NIM_LOG_LEVEL": "INFO", "NIM_JSONL_LOGGING": "0"}
+        for _ in range(2 * runs + 1):
+            port = free_port()
+            command = [program, GGUF_FILE.parent, "--port", str(port)]
+            begun = time.perf_counter()
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    for word, times in (("Server starting", listening), ("Starting ", starting), ("] serving", ready)):
+                        if word in line:
+                            times.append(1000 * (time.perf_counter() - begun))
+                    if "] serving" in line:
+                        break
+                process.terminate()
+                process.stderr.read()
+    figures = (summarize(times[1:]).show(0) for times in (listening, starting, ready))
+    return (
+        "## nim-serve, with the model in the cache\n\n"
+        "From the command to the front, to the start of the engine, and to an engine that serves (llama.cpp): "
+        f"{', '.join(figures)} ms."
     )
 
 
