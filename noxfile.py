@@ -34,12 +34,13 @@ PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
 ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
-APART = ("integration", "packaging", "faults", "crash", "engines", "live")
+APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray")
 """Folders of tests that have sessions of their own."""
 
 ENGINES = {
     "llamacpp": ["xllamacpp==2026.10.11549"],
-    "transformers": ["torch==2.13.0", "transformers>=5.16.1,<5.20", "gguf>=0.19,<0.20", "jinja2>=3.1"],
+    "transformers": ["torch==2.13.0", "transformers[serving]>=5.17,<6", "gguf>=0.19,<0.20", "jinja2>=3.1"],
+    "transformers_oldest": ["torch==2.13.0", "transformers[serving]==5.17.0", "requests>=2.32"],
 }
 """What the session ``engines`` installs, each in an environment apart."""
 
@@ -50,6 +51,9 @@ VLLM_PARSER = [*VLLM, "vllm==0.33.0"]
 
 VLLM_TESTS = ("test_vllm.py", "test_serve_vllm.py")
 VLLM_GPU = ["vllm==0.33.0", "runai-model-streamer[s3]>=0.17,<0.18"]
+
+RAY = "ray==2.60.0"
+"""What the session ``ray`` installs."""
 
 NO_PLUGINS = (
     "from importlib.metadata import entry_points; found = entry_points(group='nim_core.plugins'); "
@@ -134,11 +138,11 @@ def oracle(session: nox.Session) -> None:
 @nox.session(default=False)
 def engines(session: nox.Session) -> None:
     """
-    Ask the tiny model with llama.cpp and with transformers, each in an environment apart, and train it once more.
+    Ask the tiny model with llama.cpp and with transformers, as libraries and as backends, and train it once more.
 
     Where no CPU build of torch is at hand, UV_TORCH_BACKEND=cpu has uv get it; otherwise it is the large one for GPUs.
     """
-    install(session, [], groups=["tests"])
+    install(session, ["llamacpp", "transformers"], groups=["tests"])
     environment = {}
     for name, packages in ENGINES.items():
         environment[f"NIM_TEST_{name.upper()}_PYTHON"] = apart(session, name, packages)
@@ -177,6 +181,14 @@ def gpu(session: nox.Session) -> None:
     install(session, PLUGINS, groups=["tests"], extras="[serve]")
     environment = {"NIM_TEST_VLLM_PYTHON": apart(session, "vllm", VLLM_GPU)}
     session.run("pytest", *(f"tests/engines/{name}" for name in VLLM_TESTS), "-rP", *session.posargs, env=environment)
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Serve on two machines of network namespaces by nim-serve-ray, with Ray; needs root, and installs 200 MB."""
+    install(session, ["http"], groups=["tests"], extras="[serve]")
+    session.install(RAY)
+    session.run("pytest", "tests/ray", *session.posargs)
 
 
 @nox.session(default=False)
@@ -262,8 +274,12 @@ def pythons(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write requirements/ anew from the pyproject files; ``-- --upgrade`` moves to the newest versions."""
     everything = ["pyproject.toml", *(f"plugins/{name}/pyproject.toml" for name in PLUGINS)]
-    compile_requirements(session, LOCK, *everything, "--extra=testing", "--group=dev", *session.posargs)
-    compile_requirements(session, "requirements/runtime.txt", *everything, f"--constraint={LOCK}", *session.posargs)
+    compile_requirements(
+        session, LOCK, *everything, "--extra=serve", "--extra=testing", "--group=dev", *session.posargs
+    )
+    compile_requirements(
+        session, "requirements/runtime.txt", *everything, "--extra=serve", f"--constraint={LOCK}", *session.posargs
+    )
     compile_requirements(session, "requirements/oracle.txt", "requirements/oracle.in", *session.posargs)
 
 

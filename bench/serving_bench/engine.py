@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 
-import xllamacpp
+import xllamacpp  # noqa: TID253
 
 model, port = sys.argv[1:]
 parameters = xllamacpp.CommonParams()

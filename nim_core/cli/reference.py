@@ -16,6 +16,7 @@ from nim_core.cli.session import TERMINAL_VARIABLES
 from nim_core.errors import NimError
 from nim_core.registry import PluginInfo, load_registry
 from nim_core.serving.nodes import NODE_VARIABLES
+from nim_core.serving.ray_plans import RAY_VARIABLES
 from nim_core.serving.settings import SERVING_VARIABLES
 from nim_core.settings import CORE_VARIABLES, Settings
 from nim_core.types import EnvVar
@@ -45,7 +46,8 @@ def environment_page(plugins: Sequence[PluginInfo]) -> str:
 
 def core_section() -> str:
     """Return the section of the variables that core itself reads."""
-    return _section("nim-core", (*CORE_VARIABLES, *SERVING_VARIABLES, *NODE_VARIABLES, *TERMINAL_VARIABLES))
+    serving = (*SERVING_VARIABLES, *NODE_VARIABLES, *RAY_VARIABLES)
+    return _section("nim-core", (*CORE_VARIABLES, *serving, *TERMINAL_VARIABLES))
 
 
 def plugin_section(plugin: PluginInfo) -> str:

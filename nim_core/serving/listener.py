@@ -8,7 +8,6 @@ import logging
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,9 @@ __all__ = ["Listener"]
 
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
-_LEAST_GRACE_SECONDS: Final = 0.05
+_LEAST_SECONDS: Final = 0.1
+"""For connections that have nothing to end; without any, the server says that it broke them off."""
+
 _BACKLOG: Final = 2048
 _LAST_PORT: Final = 65535
 _CERTIFICATES: Final = "NIM_SSL_CERTS_PATH"
@@ -116,9 +117,8 @@ class Listener:
         self._stopping = True
         if server is None or thread is None:
             return True
-        # at 0 it would be over, and be logged as an error, before anybody looked whether there is a request at all
-        grace = max(grace_seconds, _LEAST_GRACE_SECONDS)
-        server.config.timeout_graceful_shutdown = grace  # type: ignore[assignment] # awaited; int by declaration
+        grace_seconds = max(grace_seconds, _LEAST_SECONDS)
+        server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment] # awaited; int by declaration
         server.should_exit = True
         thread.join(grace_seconds + _STOP_SECONDS)
         return not thread.is_alive() and not server.broke_off
@@ -202,10 +202,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests end for as long as they may."""
-        begun = time.monotonic()
+        requests = [*self.server_state.tasks]
         await super().shutdown(sockets=sockets)
-        grace = self.config.timeout_graceful_shutdown
-        self.broke_off |= grace is not None and time.monotonic() - begun >= grace
+        self.broke_off = any(request.cancelling() for request in requests)
 
     def break_off(self) -> None:
         """End all requests now; from any thread."""
@@ -214,7 +213,6 @@ class _Server(uvicorn.Server):
                 self._loop.call_soon_threadsafe(self._cancel_requests)
 
     def _cancel_requests(self) -> None:
-        self.broke_off |= bool(self.server_state.tasks)
         for task in [*self.server_state.tasks]:
             task.cancel()
 

@@ -54,7 +54,14 @@ def test_pages_say_everything() -> None:
     assert environment_page([]).endswith(core_section())
 
 
-OWN_NAMES = ["create-model-store", "download-model", "download-to-cache", "list-model-profiles", "nim-serve"]
+OWN_NAMES = [
+    "create-model-store",
+    "download-model",
+    "download-to-cache",
+    "list-model-profiles",
+    "nim-serve",
+    "nim-serve-ray",
+]
 
 
 @pytest.mark.parametrize("name", [*OWN_NAMES, "hardware", "mirror", "plan"])

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from email.message import Message
@@ -21,7 +22,11 @@ ROOT = Path(__file__).parents[2]
 FOLDER = os.environ.get("NIM_TEST_WHEELS")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="needs built wheels: uv run noxfile.py -s wheels")
 
-NAMES = ["nim-core", *sorted(f"nim-source-{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml"))]
+PROJECTS = {
+    tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"]: path.parent
+    for path in (ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml"))
+}
+NAMES = sorted(PROJECTS)
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -64,7 +69,7 @@ def test_contents(name: str) -> None:
     assert in_dist_info(wheel, "/licenses/LICENSE") == (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert {entry.split("/")[0].split("-")[0] for entry in entries} == {package}
     assert [entry for entry in entries if "tests" in entry.split("/")] == []
-    project = ROOT if name == "nim-core" else ROOT / "plugins" / name.removeprefix("nim-source-")
+    project = PROJECTS[name]
     modules = {str(path.relative_to(project)) for path in project.glob(f"{package}/**/*.py")}
     assert {entry for entry in entries if entry.endswith(".py")} == modules
 
@@ -78,8 +83,7 @@ def test_entry_points(name: str) -> None:
         assert set(found) == {"console_scripts"}
         assert {"nim-llm", "download-to-cache", "list-model-profiles"} <= set(found["console_scripts"])
     else:
-        folder = name.removeprefix("nim-source-")
-        assert found == {"nim_core.plugins": {folder: f"{name.replace('-', '_')}.plugin"}}
+        assert found == {"nim_core.plugins": {PROJECTS[name].name: f"{name.replace('-', '_')}.plugin"}}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,10 +191,10 @@ def test_a_removed_source_is_named_with_the_command_that_brings_it_back(without_
     assert statuses(without_ngc("nim-llm", "plugins", "list").stdout) == {}
 
 
-def test_extra_all_brings_every_source(tmp_path: Path, projects: dict[str, dict[str, Any]]) -> None:
+def test_extra_all_brings_every_source(tmp_path: Path) -> None:
     run = make_environment(tmp_path, "nim-core[all]")
-    extras = set(projects["nim-core"]["project"]["optional-dependencies"]) - {"all", "testing"}
-    assert statuses(run("nim-llm", "plugins", "list").stdout) == {f"nim-source-{extra}": "active" for extra in extras}
+    sources = [name for name in PROJECTS if name.startswith("nim-source-")]
+    assert statuses(run("nim-llm", "plugins", "list").stdout) == dict.fromkeys(sources, "active")
 
 
 def test_the_wheel_imports_with_nothing_but_its_dependencies(with_ngc: Command) -> None:

@@ -2,7 +2,7 @@
 Two machines with a network between them, made of what this one has, on which ``nim-serve-ray`` runs as a user runs it.
 
 Each has an address, a loopback, a folder for Ray and a cache of its own, by network and mount namespaces; their paths
-are the same. The first also has a web server with the model. Ray passes over loopback addresses, so nothing less will do.
+are the same. The first also has a web server with the model. Ray passes over loopback addresses, so nothing less does.
 """
 
 from __future__ import annotations
@@ -225,7 +225,12 @@ def lab() -> Iterator[Lab]:
         nodes = [_node(folder, name, address) for name, address in zip(names, (LEADER, WORKER), strict=True)]
         web = folder / "web.log"
         stack.enter_context(_web_server(names[0], folder / "shared/model", web))
-        yield Lab(folder=folder, leader=nodes[0], worker=nodes[1], web=web)
+        try:
+            yield Lab(folder=folder, leader=nodes[0], worker=nodes[1], web=web)
+        finally:
+            for running in (*nodes[0].started, *nodes[1].started):
+                running.process.kill()
+                running.process.wait()
 
 
 def _connect(names: list[str], stack: ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""Stands for an engine: ``standin_engine.py PORT WORKSPACE NODES WORD ...`` tells at ``/v1/started`` how it was started."""
+"""Stands for an engine: ``standin_engine.py PORT WORKSPACE NODES WORD ...`` tells how it was started."""
 
 import http.server
 import json

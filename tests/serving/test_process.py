@@ -212,6 +212,16 @@ def test_nothing_outlives_this_process_while_the_engine_loads(pids: Path) -> Non
     until(lambda: all_gone(pids))
 
 
+def test_the_kernel_ends_an_engine_that_nobody_is_left_to_end(pids: Path) -> None:
+    with parent(pids, "--load", "600", "--ignore-term") as process:
+        until(lambda: written_pids(pids))
+        process.send_signal(signal.SIGSTOP)
+        guardian = int(Path(f"/proc/{written_pids(pids)[0]}/status").read_text().split("PPid:")[1].split()[0])
+        os.kill(guardian, signal.SIGKILL)
+        process.kill()
+    until(lambda: all_gone(pids), 3)
+
+
 def test_keys_typed_at_a_terminal_do_not_reach_the_engine(pids: Path) -> None:
     with parent(pids, *QUICK) as process:
         until(lambda: len(written_pids(pids)) == 4)

@@ -75,9 +75,6 @@ def serving(tmp_path: Path, *flags: str, **options: Any) -> Iterator[Serving]:
             )
         finally:
             process.kill()
-            for pid in written_pids(pids):
-                if runs(pid) and process.poll() is None:
-                    os.kill(pid, signal.SIGKILL)
 
 
 class Streaming(threading.Thread):

@@ -102,6 +102,7 @@ class LlamaCppBackend:
         metrics = request.arguments.get("metrics")
         return LaunchPlan(
             argv=(*_program(), *_words(request, model, names if direct else names[:1])),
+            title="llama.cpp",
             environ=environ,
             without=() if "LLAMA_API_KEY" in environ else ("LLAMA_API_KEY",),
             metrics_path=None if metrics and metrics.value is False else "/metrics",

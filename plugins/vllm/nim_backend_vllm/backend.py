@@ -63,7 +63,7 @@ class VllmBackend:
             raise BackendMissingError(
                 "vLLM is not installed", hint="pip install 'nim-backend-vllm[engine]', or put the program vllm on PATH"
             )
-        return plan(request, self._installation.executable, self._flags)
+        return plan(request, self._installation.executable, self._flags, str(self._installation.version or ""))
 
     def load_adapter(self, adapter: Adapter, request: LaunchRequest) -> EngineCall:
         """Return the call that takes an adapter up."""

@@ -45,7 +45,7 @@ _STOP_SECONDS: Final = 20.0
 _LEVELS: Final = frozenset({"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"})
 
 
-def plan(request: LaunchRequest, executable: Path, flags: Flags) -> LaunchPlan:
+def plan(request: LaunchRequest, executable: Path, flags: Flags, version: str = "") -> LaunchPlan:
     """
     Describe the process.
 
@@ -53,6 +53,7 @@ def plan(request: LaunchRequest, executable: Path, flags: Flags) -> LaunchPlan:
         request: With its arguments.
         executable: The program ``vllm``.
         flags: What it takes.
+        version: Which version it is. Empty: not known.
     """
     headless = _is_on(request, "headless")
     kept = [it for it in request.arguments.values() if _is_written(it, flags)]
@@ -60,6 +61,7 @@ def plan(request: LaunchRequest, executable: Path, flags: Flags) -> LaunchPlan:
     address = [] if headless else ["--host", request.host, "--port", str(request.port)]
     return LaunchPlan(
         argv=(str(executable), "serve", _model(request), *words, *address),
+        title=f"vLLM v{version}" if version else "vLLM",
         environ=dict(_environ(request)),
         without=tuple(_without(request)),
         health_path=None if headless else "/health",

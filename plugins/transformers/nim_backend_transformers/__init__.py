@@ -1,0 +1,1 @@
+"""Models in safetensors files served by ``transformers serve``, wherever torch runs."""
