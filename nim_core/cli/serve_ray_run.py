@@ -18,7 +18,7 @@ from nim_core.cli.session import Session
 from nim_core.manifest import Manifest, dump_manifest
 from nim_core.serving.nodes import node_count, own_address
 from nim_core.serving.ray_cluster import ModelOrder, RayLeader
-from nim_core.serving.ray_plans import DEFAULT_PORT, RAY_VARIABLES, Endpoint, RayProgram, find_ray
+from nim_core.serving.ray_plans import DEFAULT_PORT, RAY_VARIABLES, Endpoint, RayProgram, engine_environ, find_ray
 from nim_core.serving.ray_worker import join_cluster, wait_for_head
 from nim_core.types import Nodes
 
@@ -108,9 +108,10 @@ class _RayCluster:
         finally:
             leader.stop()
 
-    def _told_where(self, launch: Launch, nodes: Nodes) -> Launch:
-        """Return the launch with the variable by which whatever uses Ray finds the cluster, not another one."""
-        environ = {"RAY_ADDRESS": str(Endpoint(nodes.leader, nodes.port)), **launch.plan.environ}
+    @staticmethod
+    def _told_where(launch: Launch, nodes: Nodes) -> Launch:
+        """Return the launch with the variables by which whatever uses Ray finds this cluster, and no other."""
+        environ = {**engine_environ(Endpoint(nodes.leader, nodes.port)), **launch.plan.environ}
         return evolve(launch, plan=evolve(launch.plan, environ=environ))
 
 

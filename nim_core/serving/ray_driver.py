@@ -31,6 +31,9 @@ PYTHON_VARIABLE = "NIM_RAY_PYTHON"
 
 _LOOK_SECONDS = 1.0
 _WATCH_SECONDS = 3.0
+_BEGIN_SECONDS = 120.0
+"""How long Ray may take to start a process on a node that is there."""
+
 _RUN = "from nim_core.cli.app import by_name; by_name()"
 
 _telling = threading.Lock()
@@ -136,12 +139,16 @@ def _get_model(ray: Any, nodes: dict[str, str], order: Order) -> bool:
 
 def _follow(ray: Any, address: str, told: Iterator[Any]) -> bool:
     """Pass on what a node's command tells; False when it failed."""
+    begun, _ = ray.wait([told], timeout=_BEGIN_SECONDS)
+    if not begun:
+        tell("broken", node=address, text=f"Ray started no process there within {_BEGIN_SECONDS:.0f} s")
+        return False
     try:
         for reference in told:
             event, value = ray.get(reference)
             if event == "line":
                 tell("line", node=address, text=value)
-            else:
+            elif event == "done":
                 tell("done", node=address, status=value)
                 return bool(value == 0)
     except ray.exceptions.RayError as error:
@@ -150,7 +157,8 @@ def _follow(ray: Any, address: str, told: Iterator[Any]) -> bool:
 
 
 def run_command(order: Order) -> Iterator[tuple[str, Any]]:
-    """Run the command on the node that this task is on; yield its lines, and last its status."""
+    """Run the command on the node that this task is on; yield that it begins, its lines, and last its status."""
+    yield "begun", None
     python = os.environ.get(PYTHON_VARIABLE)
     if python is None or not os.path.exists(python):  # noqa: PTH110
         yield "done", None

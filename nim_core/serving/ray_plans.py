@@ -27,6 +27,7 @@ __all__ = [
     "Endpoint",
     "RayProgram",
     "driver_plan",
+    "engine_environ",
     "find_ray",
     "head_plan",
     "join_plan",
@@ -46,6 +47,9 @@ RAY_VARIABLES: Final[tuple[EnvVar, ...]] = (
 )
 
 _DRIVER: Final = str(Path(ray_driver.__file__))
+_FOLLOW_UV: Final = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+"""Unless this is 0, what was started beneath ``uv run`` has Ray start its workers, on every node, by the same words."""
+
 _STOP_SECONDS: Final = 10.0
 _RECONNECT: Final = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _RECONNECT_SECONDS: Final = "30"
@@ -149,6 +153,11 @@ def driver_plan(ray: RayProgram, order: Path, environ: Mapping[str, str]) -> Lau
     return _plan((ray.python, "-P", _DRIVER, str(order)), environ)
 
 
+def engine_environ(head: Endpoint) -> dict[str, str]:
+    """Return the variables by which an engine finds the cluster of ``head``, and uses it as it is."""
+    return {"RAY_ADDRESS": str(head), "RAY_USAGE_STATS_ENABLED": "0", _FOLLOW_UV: "0"}
+
+
 def _node_plan(
     ray: RayProgram, where: tuple[str, ...], more: tuple[str, ...], environ: Mapping[str, str]
 ) -> LaunchPlan:
@@ -159,6 +168,7 @@ def _plan(argv: tuple[str, ...], environ: Mapping[str, str]) -> LaunchPlan:
     own = {
         "PYTHONUNBUFFERED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        _FOLLOW_UV: "0",
         _RECONNECT: environ.get(_RECONNECT) or _RECONNECT_SECONDS,
         ray_driver.PYTHON_VARIABLE: sys.executable,
     }

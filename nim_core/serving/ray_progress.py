@@ -62,7 +62,7 @@ class Progress:
                 raise node_error(node, status, self._said.get(node, ()))
             case {"event": "broken", "node": node, "text": text}:
                 reason = next(iter(str(text).strip().splitlines()), "no reason given")
-                raise BackendError(f"node {node} was lost while it got the model: {reason}")
+                raise BackendError(f"node {node} did not get the model: {reason}")
             case {"event": "ready"}:
                 self.ready = True
 

@@ -47,6 +47,7 @@ def test_processes_of_a_head():
         "--block",
     )
     assert plan.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert plan.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
     assert plan.environ["NIM_RAY_PYTHON"] == sys.executable
     assert plan.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] == "30"
     assert plan.without == ("RAY_ADDRESS",)
