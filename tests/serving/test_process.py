@@ -146,6 +146,10 @@ def test_secrets_are_in_no_command_line() -> None:
     assert "s3cret" not in shown
 
 
+OF_THE_C_LIBRARY = 0b11 << 31
+"""Signals 32 and 33, which glibc lets nobody set; some machines' supervisors leave them ignored for all."""
+
+
 def test_an_engine_has_default_signals_and_no_terminal() -> None:
     script = "import os, signal; print(signal.getsignal(signal.SIGPIPE), os.getsid(0) == os.getpid(), os.read(0, 1))"
     running = Running(sys.executable, "-S", "-c", f"import signal;{script}")
@@ -153,7 +157,7 @@ def test_an_engine_has_default_signals_and_no_terminal() -> None:
     assert running.lines[0].endswith("True b''")
     blocked = Running("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
     blocked.process.wait(20)
-    assert {line.split()[1] for line in blocked.lines} == {"0" * 16}
+    assert {int(line.split()[1], 16) & ~OF_THE_C_LIBRARY for line in blocked.lines} == {0}
 
 
 def test_terminating_reaches_the_main_process_alone(pids: Path) -> None:
