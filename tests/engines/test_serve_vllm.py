@@ -7,6 +7,7 @@ NIM_TEST_VLLM_PYTHON names the Python that has vLLM; the sessions ``serve-vllm``
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -157,12 +158,17 @@ def test_an_engine_that_crashes_ends_it_with_an_error(tmp_path: Path) -> None:
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-def test_several_keys_are_checked_in_front(tmp_path: Path) -> None:
-    with serving(tmp_path, "--api-key", "sk-one", "sk-two", **TINY) as server:
+def test_several_keys_and_a_model_that_drafts(tmp_path: Path) -> None:
+    environ = {**TINY, "NIM_DRAFT_MODEL_PATH": str(SAFETENSORS_FOLDER)}
+    with serving(tmp_path, "--api-key", "sk-one", "sk-two", **environ) as server:
         server.ready()
         assert server.answer("tiny", **KEY) == ANSWER
         assert server.answer("tiny", Authorization="Bearer sk-two") == ANSWER
         assert server.ask("tiny", Authorization="Bearer sk-three").status_code == 401
+        metrics = server.call("GET", "/v1/metrics").text
+        accepted = re.search(r"(?m)^vllm:spec_decode_num_accepted_tokens_total\{\S* (\S+)$", metrics)
+        assert accepted is not None
+        assert float(accepted[1]) > 20
 
 
 def test_a_model_is_streamed_and_not_downloaded(tmp_path: Path) -> None:
