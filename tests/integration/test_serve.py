@@ -203,7 +203,8 @@ def test_it_answers_probes_while_it_downloads(serve, machine, nim_serve):
         assert body["bytes_total"] == sum(content.size for content in TINY.values())
         status, refusal = server.get("/v1/chat/completions", {"model": "nim-tiny", "messages": []})
         assert (status, "error" in refusal) == (503, True)
-        assert server.get("/v1/metadata")[0] in {200, 503}
+        status, metadata = server.get("/v1/metadata")
+        assert (status, metadata["profile_id"]) == (200, profile_id(MODEL, TAGS))
         let_go()
         server.ready()
     assert server.ask() == ANSWER
