@@ -103,7 +103,7 @@ class Proxy:
         path = scope["path"]
         if not allowed(path, plan.routes):
             return answers.no_such_path(path)
-        if path.startswith("/v1/") and not has_key(scope, plan.duties):
+        if not has_key(scope, plan.duties):
             return answers.unauthorized()
         if plan.duties.lists_models and scope["method"] in {"GET", "HEAD"}:
             return self._models(plan, path)

@@ -133,7 +133,7 @@ class FrontDuties:
 
     Attributes:
         model: What the engine wants to be asked for as ``model``, whatever served name a client used. None: as asked.
-        api_keys: Keys of which a request beneath ``/v1/`` has to bring one as a bearer token. None: the engine checks.
+        api_keys: Keys of which a request to the engine has to bring one as a bearer token. Empty: the engine checks.
         lists_models: Whether the front answers ``/v1/models`` with the served names.
     """
 
@@ -149,7 +149,7 @@ class LaunchPlan:
 
     Attributes:
         argv: Program and arguments, no secrets among them.
-        title: Engine and version, for the line that tells of its start, such as ``vLLM v0.33.0``. Empty: not known.
+        title: Engine and version, for the line that tells of its start, such as ``Engine v1.2.0``. Empty: not known.
         environ: Variables set on top of core's own environment; those that are secrets are not shown.
         without: Variables of core's own environment that it must not get.
         folder: Working folder. None: core's own.

@@ -195,6 +195,12 @@ def test_keys(fronts: Fronts, engine: RunningEngine) -> None:
         assert front.client.get(path).status_code != 401
 
 
+def test_keys_are_asked_for_on_every_path_of_the_engine(fronts: Fronts, engine: RunningEngine) -> None:
+    front = fronts.before(engine.url, duties=FrontDuties(api_keys=(Secret("k1"),)), routes=("/v1/", "/tokenize"))
+    assert front.client.post("/tokenize", json={"content": "a"}).status_code == 401
+    assert front.client.post("/elsewhere", json={}).status_code == 404
+
+
 def test_models_are_listed(fronts: Fronts, engine: RunningEngine) -> None:
     front = fronts.before(engine.url, duties=NAMED, served_names=("meta/tiny", "short"))
     told = front.client.get("/v1/models").json()
