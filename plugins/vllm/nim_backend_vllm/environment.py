@@ -11,7 +11,10 @@ ENVIRONMENT: Final = (
     EnvVar(
         name="NIM_PIPELINE_PARALLEL_SIZE", summary="groups of GPUs that the layers are dealt out to", kind="integer"
     ),
-    EnvVar(name="NIM_MAX_MODEL_LEN", summary="longest context, in tokens; also 128k, 128K or auto"),
+    EnvVar(
+        name="NIM_MAX_MODEL_LEN",
+        summary="longest context, in tokens; a whole number, --max-model-len takes 128k and auto as well",
+    ),
     EnvVar(name="NIM_GPU_MEM_FRACTION", summary="part of each GPU's memory that vLLM may use, above 0 and up to 1"),
     EnvVar(name="NIM_DISABLE_CUDA_GRAPH", summary="run without CUDA graphs and compilation", kind="flag"),
     EnvVar(name="NIM_TRUST_CUSTOM_CODE", summary="run Python code that comes with the model", kind="flag"),
