@@ -33,9 +33,20 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), HERE]))
 OLDEST = PYTHONS[0]
 LOCK = "requirements/dev.txt"
-ELSEWHERE = [f"--ignore={path}" for path in ("tests/integration/test_ngc_oracle.py", "tests/packaging/test_wheels.py")]
-APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray")
+ELSEWHERE = [
+    f"--ignore={path}"
+    for path in (
+        "tests/integration/test_ngc_oracle.py",
+        "tests/packaging/test_wheels.py",
+        "tests/packaging/test_template.py",
+        "tests/packaging/test_examples.py",
+    )
+]
+APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray", "stability")
 """Folders of tests that have sessions of their own."""
+
+ONCE = ["--ignore=tests/testing/conformance", "--ignore-glob=*/tests/test_*conformance.py"]
+"""Tests that take minutes, left out where the same are run with other versions."""
 
 ENGINES = {
     "llamacpp": ["xllamacpp==2026.10.11549"],
@@ -51,6 +62,9 @@ VLLM_PARSER = [*VLLM, "vllm==0.33.0"]
 
 VLLM_TESTS = ("test_vllm.py", "test_serve_vllm.py")
 VLLM_GPU = ["vllm==0.33.0", "runai-model-streamer[s3]>=0.17,<0.18"]
+
+NO_RELEASE = 3
+"""What .ci/stability.py ends with where no release is tagged: the contract is as pinned, and that is all there is."""
 
 RAY = "ray==2.60.0"
 """What the session ``ray`` installs."""
@@ -75,7 +89,10 @@ def core(session: nox.Session) -> None:
     """Test the core with no plugin installed."""
     install(session, [], groups=["tests"])
     session.run("python", "-c", NO_PLUGINS)
-    session.run("pytest", "tests", *(f"--ignore=tests/{name}" for name in APART), *session.posargs)
+    once = [] if session.python == OLDEST else ONCE
+    if once:
+        session.log(f"left out, as core-{OLDEST} has them: {' '.join(once)}")
+    session.run("pytest", "tests", *(f"--ignore=tests/{name}" for name in APART), *once, *session.posargs)
 
 
 @nox.session
@@ -118,7 +135,7 @@ def minimum(session: nox.Session) -> None:
     session.run("uv", "pip", "freeze", external=True)
     apart = [f"--ignore=tests/{name}" for name in APART]
     folders = existing("tests", *(f"plugins/{name}/tests" for name in PLUGINS))
-    session.run("pytest", "--config-file=pyproject.toml", *folders, *apart, *session.posargs)
+    session.run("pytest", "--config-file=pyproject.toml", *folders, *apart, *ONCE, *session.posargs)
 
 
 @nox.session
@@ -208,7 +225,9 @@ def wheels(session: nox.Session) -> None:
         "uv", "build", "--quiet", "--all-packages", f"--out-dir={folder}", f"--build-constraints={LOCK}", external=True
     )
     environment = {**test_environment(), "NIM_TEST_WHEELS": str(folder)}
-    session.run("pytest", "tests/packaging/test_wheels.py", *session.posargs, env=environment)
+    tests = [f"tests/packaging/test_{name}.py" for name in ("wheels", "template", "examples")]
+    apart = "--confcutdir=tests/packaging"  # nim-core is not installed here
+    session.run("pytest", apart, *tests, *session.posargs, env=environment)
 
 
 @nox.session
@@ -239,9 +258,21 @@ def contracts(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check that generated pages are up to date and that links lead somewhere."""
-    install(session, PLUGINS, groups=["tests"])
+    """Check that generated pages are up to date and that links lead somewhere, and build the site: build/site."""
+    install(session, PLUGINS, groups=["tests", "docs"])
     session.run("pytest", "tests/cli/test_reference.py", "tests/packaging/test_docs.py", *session.posargs)
+    session.run("python", "docs/assemble.py", "build/pages")
+    session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/check_site.py", "build/site")
+
+
+@nox.session
+def stability(session: nox.Session) -> None:
+    """Compare the contract with that of the last release, after a look whether that would see a breaking change."""
+    install(session, [], groups=["tests", "stability"])
+    session.run("pytest", "tests/stability", *session.posargs)
+    session.run("pytest", "tests/meta/test_hook_api.py", "--quiet")
+    session.run("python", ".ci/stability.py", success_codes=[0, NO_RELEASE])
 
 
 @nox.session
@@ -275,7 +306,14 @@ def lock(session: nox.Session) -> None:
     """Write requirements/ anew from the pyproject files; ``-- --upgrade`` moves to the newest versions."""
     everything = ["pyproject.toml", *(f"plugins/{name}/pyproject.toml" for name in PLUGINS)]
     compile_requirements(
-        session, LOCK, *everything, "--extra=serve", "--extra=testing", "--group=dev", *session.posargs
+        session,
+        LOCK,
+        *everything,
+        "--extra=serve",
+        "--extra=testing",
+        "--extra=template",
+        "--group=dev",
+        *session.posargs,
     )
     compile_requirements(
         session, "requirements/runtime.txt", *everything, "--extra=serve", f"--constraint={LOCK}", *session.posargs

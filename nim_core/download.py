@@ -46,6 +46,8 @@ class DownloadOptions:
         recheck: As ``use_cache``, but read every cached file, and fetch those again that are damaged.
         max_connections: Connections at once, at most.
         limit_rate: Bytes per second, at most. None: no limit.
+        patience: Seconds that a request for data may go without a connection, an answer or a byte before it is tried
+            again. None: 15 s for a connection, 30 s for all else.
         patterns: Which files of a model URI are wanted; the target's id has to tell one choice from another.
         record: Write receipts, which say that a target is complete.
         plan_only: Find out what would be done, and do nothing.
@@ -58,6 +60,7 @@ class DownloadOptions:
     recheck: bool = False
     max_connections: int = 32
     limit_rate: float | None = None
+    patience: float | None = None
     patterns: Patterns = EVERY_FILE
     record: bool = True
     plan_only: bool = False

@@ -31,6 +31,7 @@ from nim_core.resolve import Resolver
 from nim_core.settings import Settings
 from nim_core.transfer.control import control_client
 from nim_core.transfer.engine import Engine
+from nim_core.transfer.exchange import Timeouts
 from nim_core.transfer.jobs import SMALL_BYTES, Job, Verified
 from nim_core.transfer.network import NetworkConfig, Origin, network_config
 from nim_core.transfer.options import EngineOptions
@@ -88,7 +89,10 @@ def fetch_missing(missing: Missing, known: Mapping[ModelUri, Present], run: Run,
             run.ready(present)
         run.observer.phase("fetching")
         carrier = _Carrier(run, resolver, network, held)
-        new = carrier.carry(plan.fetches) if plan.fetches else {}
+        try:
+            new = carrier.carry(plan.fetches) if plan.fetches else {}
+        finally:
+            run.registry.finish_telling()
     prune(run.layout.partials, map(_file_id, fetches.values()))
     return Fetched(
         expanded=expanded,
@@ -345,6 +349,7 @@ class _Carrier:
         small = all((job.file.size or 0) <= SMALL_BYTES for job in jobs)
         variables = self._run.settings.variables
         retries = variables.number("NIM_SDK_DOWNLOAD_MAX_RETRY_COUNT")
+        patience = self._run.options.patience
         return EngineOptions(
             connections=most if small else usual,
             max_connections=most,
@@ -352,6 +357,7 @@ class _Carrier:
             retries=int(retries or 0),
             backoff=(variables.number("NIM_SDK_DOWNLOAD_BACKOFF_INTERVAL_MS") or 0.0) / 1000,
             verify=self._run.options.verify,
+            timeouts=Timeouts() if patience is None else Timeouts.of(patience),
             user_agent=f"nim-core/{version('nim-core')}",
         )
 

@@ -134,8 +134,9 @@ class NimHookSpecs:
         """
         Learn of a fact about a running transfer.
 
-        Called on worker threads, several at once, up to some hundred times a second; must return at once. What is
-        returned is ignored. The event cannot be changed.
+        Called on a thread of the plugin's own, one event after the other in their order, up to some hundred times a
+        second; must return at once. What is returned is ignored. The event cannot be changed. A plugin that 2,000
+        events wait for, or that is busy 2 s after the transfer, is reported and hears no more.
 
         Raises:
             Exception: Reported once per plugin; the plugin hears no further events of that run, the transfer goes on.

@@ -119,6 +119,12 @@ CORE_VARIABLES: Final[tuple[EnvVar, ...]] = (
         default="0",
         summary="end with an error when any plugin cannot be loaded, instead of working without it",
     ),
+    EnvVar(
+        name="NIM_PLUGIN_LOAD_TIMEOUT",
+        kind="seconds",
+        default="10",
+        summary="how long one plugin may take to load before it is set aside; 0 for no limit",
+    ),
     *(
         EnvVar(name=name, summary=summary, secret=name.lower() != "no_proxy")
         for lower, summary in _PROXY_VARIABLES
@@ -219,6 +225,11 @@ class Settings:
     def disabled_plugins(self) -> frozenset[str]:
         """Names of plugins not to load."""
         return frozenset(self._list("NIM_PLUGINS_DISABLED"))
+
+    @property
+    def plugin_load_seconds(self) -> float:
+        """How long one plugin may take to load; 0 for no limit."""
+        return self.variables.number("NIM_PLUGIN_LOAD_TIMEOUT") or 0.0
 
     @property
     def strict_plugins(self) -> bool:

@@ -20,6 +20,9 @@ from nim_core.cli import install_commands as install_command
 from nim_core.cli import list_model_profiles as list_command
 from nim_core.cli import mirror as mirror_command
 from nim_core.cli import plugins as plugins_commands
+from nim_core.cli import plugins_check as check_command
+from nim_core.cli import plugins_new as new_command
+from nim_core.cli import plugins_show as show_command
 from nim_core.cli import serve as serve_command
 from nim_core.cli import serve_ray as serve_ray_command
 from nim_core.cli.argv import ArgparseCommand, PlainGroup
@@ -123,6 +126,9 @@ def _make_app() -> typer.Typer:
     plugins = _plain_typer()
     plugins.callback(invoke_without_command=True)(_plugins)
     plugins.command("list", cls=ArgparseCommand)(plugins_commands.list_plugins)
+    plugins.command("show", cls=ArgparseCommand)(show_command.show_plugin)
+    plugins.command("check", cls=ArgparseCommand)(check_command.check_plugin)
+    plugins.command("new", cls=ArgparseCommand)(new_command.new_plugin)
     app.add_typer(plugins, name="plugins")
     return app
 
@@ -178,7 +184,7 @@ def by_name() -> NoReturn:
 
 def _run(chosen: Command, name: str) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(chosen, sys.argv[1:], name, Session(Settings.from_process())))
+    sys.exit(run(chosen, sys.argv[1:], name, Session(Settings.from_process(), owns_process=True)))
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -15,9 +15,9 @@ from nim_core.cli.session import Session
 from nim_core.types import Capabilities
 
 if TYPE_CHECKING:
-    from nim_core.registry import PluginInfo
+    from nim_core.registry import PluginInfo, Registry
 
-__all__ = ["as_record", "list_plugins", "plugins_as_text"]
+__all__ = ["as_record", "list_plugins", "load_all", "plugins_as_text"]
 
 _HEADINGS = ("NAME", "DISTRIBUTION", "VERSION", "STATUS", "SCHEMES", "CAPABILITIES")
 _INDENT = "    "
@@ -40,10 +40,16 @@ def list_plugins(
     Quarantined plugins cannot be used; the line below says why and what to do. They do not change the exit code.
     """
     session: Session = context.obj
-    session.start_logging(level="ERROR")  # the list says itself what is wrong with a plugin
-    plugins = session.load_registry().plugins
+    plugins = load_all(session).plugins
     shown = [session.redactor.event(as_record(plugin)) for plugin in plugins]
     write_data(json.dumps({"plugins": shown}, indent=2) if as_json else plugins_as_text(shown))
+
+
+def load_all(session: Session) -> Registry:
+    """Return the installed plugins; broken ones do not end it even with NIM_PLUGIN_STRICT, as they are to be shown."""
+    session.start_logging(level="ERROR")  # what is shown says itself what is wrong with a plugin
+    session.use({"NIM_PLUGIN_STRICT": "0"})
+    return session.load_registry()
 
 
 def as_record(plugin: PluginInfo) -> dict[str, Any]:

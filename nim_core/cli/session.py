@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve
 
 from nim_core.cli.logging import LogStyle, Stderr, configure
+from nim_core.cli.output import keep_stdout
 from nim_core.cli.redact import Redactor, secret_values
 from nim_core.errors import ConfigError
 from nim_core.settings import Settings
@@ -37,14 +38,16 @@ class Session:
 
     Args:
         settings: The environment.
+        owns_process: Whether the process is this command alone; then plugins do not get at its stdout.
 
     Attributes:
         stderr: Where log lines and errors go.
         redactor: Applied to all of them.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, owns_process: bool = False) -> None:
         self.settings = settings
+        self._owns_process = owns_process
         self.stderr = Stderr()
         self._secrets = secret_values(settings.variables)
         self.redactor = Redactor(self._secrets)
@@ -70,9 +73,18 @@ class Session:
         return self._style
 
     def load_registry(self) -> Registry:
-        """Return the installed plugins; from now on the secrets of their variables are not shown either."""
+        """
+        Return the installed plugins.
+
+        From now on the secrets of their variables are not shown either, and stdout is for data alone.
+
+        Raises:
+            PluginError: As :func:`nim_core.registry.load_registry`.
+        """
         from nim_core.registry import load_registry
 
+        if self._owns_process:
+            keep_stdout()
         registry = load_registry(self.settings)
         declared = [variable for plugin in registry.plugins for variable in plugin.variables]
         self.hide(secret_values(self.settings.read(declared)))

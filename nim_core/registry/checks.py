@@ -16,7 +16,15 @@ from nim_core.hookspecs import NimHookSpecs
 from nim_core.registry.discovery import Candidate, canonical_name
 from nim_core.types import BackendSpec, Capabilities, CheckSpec, EnvVar, SinkSpec, SourceSpec, UriStyle
 
-__all__ = ["COLLECT_HOOKS", "CORE_DISTRIBUTION", "HOOK_NAMES", "check_hooks", "check_records", "check_requirements"]
+__all__ = [
+    "COLLECT_HOOKS",
+    "CORE_DISTRIBUTION",
+    "HOOK_NAMES",
+    "check_hooks",
+    "check_records",
+    "check_requirements",
+    "required_name",
+]
 
 CORE_DISTRIBUTION: Final = "nim-core"
 
@@ -68,14 +76,19 @@ def check_requirements(candidate: Candidate, core_version: str | None) -> None:
         PluginIncompatibleError: It requires another version, or what it requires cannot be read.
     """
     for line in candidate.requires:
-        name = _REQUIREMENT_NAME.match(line)
-        if name is None or canonical_name(name[1]) != CORE_DISTRIBUTION:
+        if required_name(line) != CORE_DISTRIBUTION:
             continue
         if not _is_satisfied(line, core_version):
             raise PluginIncompatibleError(
                 f"requires {line.strip()}, installed is {core_version or 'none'}",
                 hint=f"pip install --upgrade {CORE_DISTRIBUTION} {candidate.distribution}",
             )
+
+
+def required_name(line: str) -> str | None:
+    """Return the name in a ``Requires-Dist`` line, as indexes compare it. None: it has none."""
+    name = _REQUIREMENT_NAME.match(line)
+    return None if name is None else canonical_name(name[1])
 
 
 def check_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:

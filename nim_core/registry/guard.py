@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import attrs
 
 from nim_core.errors import NimError, PluginError, SourceError
+from nim_core.registry.abilities import BACKEND_ABILITIES, SINK_ABILITIES, abilities
 from nim_core.registry.info import PluginInfo
 from nim_core.types import (
     Adapter,
@@ -240,6 +241,7 @@ class GuardedSink:
 
     Attributes:
         copies: Whether it is a :class:`~nim_core.types.CopyingSink`; ``copy`` answers False where it is none.
+        abilities: What it can do beyond the minimum, in words.
     """
 
     def __init__(self, sink: Any, plugin: PluginInfo) -> None:
@@ -247,6 +249,7 @@ class GuardedSink:
         self._plugin = plugin
         self._parted = isinstance(sink, PartedSink)
         self.copies = isinstance(sink, CopyingSink)
+        self.abilities = abilities(sink, SINK_ABILITIES)
 
     def __repr__(self) -> str:
         return f"<sink of plugin {self._plugin.label}>"
@@ -311,12 +314,14 @@ class GuardedBackend:
     Attributes:
         plugin: Brings it.
         loads_adapters: Whether it is an :class:`~nim_core.types.AdapterLoader`.
+        abilities: What it can do beyond the minimum, in words.
     """
 
     def __init__(self, backend: Any, plugin: PluginInfo) -> None:
         self._backend = backend
         self.plugin = plugin
         self.loads_adapters = isinstance(backend, AdapterLoader)
+        self.abilities = abilities(backend, BACKEND_ABILITIES)
 
     def __repr__(self) -> str:
         return f"<backend of plugin {self.plugin.label}>"

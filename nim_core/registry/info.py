@@ -9,7 +9,24 @@ from attrs import frozen
 from nim_core.errors import PluginError
 from nim_core.types import BackendSpec, CheckSpec, EnvVar, SinkSpec, SourceSpec
 
-__all__ = ["PluginInfo"]
+__all__ = ["PluginInfo", "SideEffect"]
+
+
+@frozen(kw_only=True)
+class SideEffect:
+    """
+    What a plugin did to the process while it loaded, undone by then where it could be.
+
+    Attributes:
+        kind: What it changed, such as ``environment``; ``printed``, or ``seconds`` where loading was slow.
+        detail: Names of what had changed, the text printed, or how long it took.
+    """
+
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
 
 
 @frozen(kw_only=True, eq=False)
@@ -29,6 +46,10 @@ class PluginInfo:
         checks: Checks it declares.
         environment: Variables it declares through ``nim_register_environment``.
         hooks: Hooks it implements, sorted.
+        module: What its entry point names; empty when that cannot be read.
+        requires: What its distribution requires, as ``Requires-Dist`` says it.
+        deprecations: What the contract says of hooks and arguments it implements that will go (``warn_on_impl``).
+        side_effects: What loading it did to the process.
     """
 
     name: str
@@ -42,6 +63,10 @@ class PluginInfo:
     checks: tuple[CheckSpec, ...] = ()
     environment: tuple[EnvVar, ...] = ()
     hooks: tuple[str, ...] = ()
+    module: str = ""
+    requires: tuple[str, ...] = ()
+    deprecations: tuple[str, ...] = ()
+    side_effects: tuple[SideEffect, ...] = ()
 
     @property
     def label(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 import pluggy
@@ -18,6 +19,7 @@ from nim_core.registry.checks import COLLECT_HOOKS, CORE_DISTRIBUTION, check_hoo
 from nim_core.registry.discovery import Candidate
 from nim_core.registry.guard import describe
 from nim_core.registry.info import PluginInfo
+from nim_core.registry.isolation import isolated
 
 __all__ = ["load_plugins", "make_manager", "only"]
 
@@ -30,10 +32,10 @@ class _Labelled(Protocol):
 Claimant = TypeVar("Claimant", bound=_Labelled)
 
 
-def make_manager() -> pluggy.PluginManager:
-    """Return a plugin manager that knows the contract's hooks and no plugin."""
+def make_manager(specs: type[NimHookSpecs] = NimHookSpecs) -> pluggy.PluginManager:
+    """Return a plugin manager that knows the contract's hooks, or those of a variant of it, and no plugin."""
     manager = pluggy.PluginManager(PROJECT_NAME)
-    manager.add_hookspecs(NimHookSpecs)
+    manager.add_hookspecs(specs)
     return manager
 
 
@@ -43,7 +45,7 @@ def only(manager: pluggy.PluginManager, hook: str, plugin: object) -> pluggy.Hoo
 
 
 def load_plugins(
-    manager: pluggy.PluginManager, candidates: Sequence[Candidate], disabled: frozenset[str]
+    manager: pluggy.PluginManager, candidates: Sequence[Candidate], disabled: frozenset[str], seconds: float = 0.0
 ) -> tuple[PluginInfo, ...]:
     """
     Load every candidate that can be.
@@ -54,6 +56,7 @@ def load_plugins(
         manager: Has the active plugins registered, under their names, afterwards.
         candidates: Sorted; the result has their order.
         disabled: Names of plugins that must not even be imported.
+        seconds: A plugin that loads longer is ended, where that can be done, and quarantined; 0 for never.
     """
     wanted = [candidate for candidate in candidates if candidate.name not in disabled]
     conflicts = _find_conflicts(wanted, lambda it: (f"plugin name {it.name}", f"module {it.module or it.label}"))
@@ -66,7 +69,9 @@ def load_plugins(
             hint = "uninstall all but one of these distributions"
             plugins.append(_quarantined(candidate, PluginConflictError(conflicts[candidate], hint=hint)))
         else:
-            plugins.append(_load(manager, candidate, core_version))
+            with isolated(seconds) as effects:
+                plugin = _load(manager, candidate, core_version)
+            plugins.append(attrs.evolve(plugin, side_effects=tuple(effects)))
     return _set_conflicts_aside(manager, plugins)
 
 
@@ -99,9 +104,11 @@ def _register(manager: pluggy.PluginManager, candidate: Candidate, core_version:
     check_requirements(candidate, core_version)
     module = _import_module(candidate.module)
     check_hooks(manager, module)
-    with _as_load_error("registration failed"):
+    with _as_load_error("registration failed"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         manager.register(module, name=candidate.name)
-    return _collect(manager, candidate, module)
+    info = _collect(manager, candidate, module)
+    return attrs.evolve(info, deprecations=tuple(str(warning.message) for warning in caught))
 
 
 def _import_module(name: str) -> ModuleType:
@@ -133,6 +140,8 @@ def _collect(manager: pluggy.PluginManager, candidate: Candidate, module: Module
         checks=found.get("nim_register_checks", ()),
         environment=found.get("nim_register_environment", ()),
         hooks=hooks,
+        module=candidate.module,
+        requires=candidate.requires,
     )
 
 
@@ -185,25 +194,23 @@ def _forget(manager: pluggy.PluginManager, name: str) -> None:
 
 
 def _disabled(candidate: Candidate) -> PluginInfo:
-    error = PluginLoadError(
-        "disabled by NIM_PLUGINS_DISABLED", hint=f"take {candidate.name} out of NIM_PLUGINS_DISABLED"
-    )
-    return PluginInfo(
-        name=candidate.name,
-        distribution=candidate.distribution,
-        version=candidate.version,
-        status="disabled",
-        error=error,
-    )
+    hint = f"take {candidate.name} out of NIM_PLUGINS_DISABLED"
+    return _unused(candidate, "disabled", PluginLoadError("disabled by NIM_PLUGINS_DISABLED", hint=hint))
 
 
 def _quarantined(candidate: Candidate, error: PluginError) -> PluginInfo:
     if error.hint is None:
         error.hint = f"upgrade, reinstall or uninstall {candidate.distribution}, or report this to its authors"
+    return _unused(candidate, "quarantined", error)
+
+
+def _unused(candidate: Candidate, status: Literal["disabled", "quarantined"], error: PluginError) -> PluginInfo:
     return PluginInfo(
         name=candidate.name,
         distribution=candidate.distribution,
         version=candidate.version,
-        status="quarantined",
+        status=status,
         error=error,
+        module=candidate.module,
+        requires=candidate.requires,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from types import MappingProxyType
@@ -19,14 +20,22 @@ from nim_core.registry.guard import (
     GuardedBackend,
     GuardedSink,
     attributed,
-    describe,
     guard_backend,
     guard_sink,
     guard_source,
     wrong_answer,
 )
 from nim_core.registry.info import PluginInfo
+from nim_core.registry.listening import Listener
 from nim_core.registry.loading import load_plugins, make_manager, only
+from nim_core.registry.reports import (
+    report_deprecations,
+    report_hook,
+    report_listener,
+    report_quarantined,
+    report_side_effects,
+    report_unknown,
+)
 from nim_core.settings import Settings
 from nim_core.types import (
     Anonymous,
@@ -81,9 +90,11 @@ def load_registry(settings: Settings, *, distributions: Iterable[Distribution] |
     """
     candidates = discover(installed_distributions() if distributions is None else distributions)
     manager = make_manager()
-    plugins = load_plugins(manager, candidates, settings.disabled_plugins)
-    _report_unknown(settings.disabled_plugins, {plugin.name for plugin in plugins})
-    _report_quarantined([plugin for plugin in plugins if plugin.status == "quarantined"], settings.strict_plugins)
+    plugins = load_plugins(manager, candidates, settings.disabled_plugins, settings.plugin_load_seconds)
+    report_side_effects(plugins)
+    report_deprecations(plugins)
+    report_unknown(settings.disabled_plugins, {plugin.name for plugin in plugins})
+    report_quarantined([plugin for plugin in plugins if plugin.status == "quarantined"], settings.strict_plugins)
     return Registry(settings, plugins, manager)
 
 
@@ -113,10 +124,18 @@ class Registry:
         self._styles = MappingProxyType({scheme: spec.uri_style for scheme, (_, spec) in self._owners.items()})
         self._credential_providers = self._implementations(manager, "nim_provide_credential")
         self._rewriters = self._implementations(manager, "nim_rewrite_uri")
-        self._listeners = self._implementations(manager, "nim_transfer_event")
+        listening = self._implementations(manager, "nim_transfer_event")
+        self._listeners = tuple(Listener(it.plugin, it.call, report_listener) for it in listening)
+        self._asked = MappingProxyType(
+            {
+                "nim_provide_credential": _plugins_of(self._credential_providers),
+                "nim_rewrite_uri": _plugins_of(self._rewriters),
+                "nim_transfer_event": _plugins_of(listening),
+            }
+        )
         self._variables = settings.read(self.declared_variables)
         self._credential_lock = Lock()
-        self._listeners_lock = Lock()
+        self._reported: set[str] = set()
         self._credentials = CredentialMemory(self.provide_credential)
         self._backends: dict[str, GuardedBackend] = {}
 
@@ -144,6 +163,11 @@ class Registry:
     def checks(self) -> tuple[CheckSpec, ...]:
         """Checks of active plugins; ``PluginInfo.checks`` says whose."""
         return tuple(spec for plugin in self._active.values() for spec in plugin.checks)
+
+    @property
+    def asked(self) -> Mapping[str, tuple[PluginInfo, ...]]:
+        """The hooks that are called while the work runs, and who implements each, in the order of asking."""
+        return self._asked
 
     @property
     def declared_variables(self) -> tuple[EnvVar, ...]:
@@ -267,19 +291,23 @@ class Registry:
         """
         Ask the plugins how to sign in, one call at a time; Anonymous when none says.
 
+        A bug of a plugin that does not bring the source is reported, and the next one is asked: one broken plugin must
+        not end what it has nothing to do with. With NIM_PLUGIN_STRICT it ends it.
+
         Raises:
-            PluginError: A plugin failed or answered something else; no other one is asked.
+            PluginError: The source's own plugin failed or answered something else; no other one is asked.
             NimError: A plugin refused; no other one is asked.
         """
-        hook = "nim_provide_credential"
         with self._credential_lock:
             for provider in self._credential_providers:
-                with attributed(provider.plugin, hook):
-                    answer = provider.call(request=request)
-                if isinstance(answer, Credential):
-                    return answer
-                if answer is not None:
-                    raise wrong_answer(provider.plugin, hook, answer, "a credential or None")
+                brings = {*(it.name for it in provider.plugin.sources), *(it.name for it in provider.plugin.sinks)}
+                with self._tolerated(provider.plugin, concerned=request.source in brings):
+                    with attributed(provider.plugin, "nim_provide_credential"):
+                        answer = provider.call(request=request)
+                    if isinstance(answer, Credential):
+                        return answer
+                    if answer is not None:
+                        raise wrong_answer(provider.plugin, "nim_provide_credential", answer, "a credential or None")
         return Anonymous()
 
     def rewrite_uri(self, uri: ModelUri, override: OverrideTarget) -> tuple[ModelUri, ...]:
@@ -288,34 +316,43 @@ class Registry:
 
         Raises:
             OverrideUnsupportedError: The target's plugin says it cannot stand in; no other one is asked.
-            PluginError: A plugin failed or answered something else; no other one is asked.
+            PluginError: The plugin of the target's scheme failed or answered something else; no other one is asked.
+                One that does not bring that scheme is treated as :meth:`provide_credential` does.
         """
-        hook = "nim_rewrite_uri"
         for rewriter in self._rewriters:
-            with attributed(rewriter.plugin, hook):
-                answer = rewriter.call(uri=uri, override=override)
-            answers = answer if isinstance(answer, tuple) else (answer,)
-            if answers and all(isinstance(it, ModelUri) for it in answers):
-                return answers
-            if answer is not None:
-                raise wrong_answer(rewriter.plugin, hook, answer, "ModelUri, a tuple of them or None")
+            brings = {*rewriter.plugin.schemes, *(sink.scheme for sink in rewriter.plugin.sinks)}
+            with self._tolerated(rewriter.plugin, concerned=override.scheme in brings):
+                with attributed(rewriter.plugin, "nim_rewrite_uri"):
+                    answer = rewriter.call(uri=uri, override=override)
+                answers = answer if isinstance(answer, tuple) else (answer,)
+                if answers and all(isinstance(it, ModelUri) for it in answers):
+                    return answers
+                if answer is not None:
+                    expected = "ModelUri, a tuple of them or None"
+                    raise wrong_answer(rewriter.plugin, "nim_rewrite_uri", answer, expected)
         return ()
 
     def notify(self, event: TransferEvent) -> None:
-        """Tell the plugins; one that fails is reported once and hears no more."""
+        """Tell the plugins, without waiting for any; one that fails or lags is reported once and hears no more."""
         for listener in self._listeners:
-            try:
-                listener.call(event=event)
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - the transfer goes on
-                self._drop_listener(listener, exc)
+            listener.tell(event)
 
-    def _drop_listener(self, failed: _Implementation, exc: BaseException) -> None:
-        with self._listeners_lock:
-            remaining = tuple(listener for listener in self._listeners if listener is not failed)
-            first = len(remaining) < len(self._listeners)
-            self._listeners = remaining
-        if first:
-            _log_warning("transfer_event_hook_failed", **_identity(failed.plugin), reason=describe(exc))
+    def finish_telling(self, seconds: float = 2.0) -> None:
+        """Let the plugins hear all that :meth:`notify` got, for at most that long each."""
+        for listener in self._listeners:
+            listener.finish(seconds)
+
+    @contextmanager
+    def _tolerated(self, plugin: PluginInfo, *, concerned: bool) -> Iterator[None]:
+        """Report a bug of a plugin that is not concerned, once, instead of ending for it; unless all is strict."""
+        try:
+            yield
+        except PluginError as exc:
+            if concerned or self._settings.strict_plugins:
+                raise
+            if exc.message not in self._reported:
+                self._reported.add(exc.message)
+                report_hook(plugin, exc)
 
     def _implementations(self, manager: pluggy.PluginManager, hook: str) -> tuple[_Implementation, ...]:
         """Return who implements ``hook``, in the order of asking, which does not depend on the order of loading."""
@@ -342,6 +379,10 @@ class Registry:
         return self._credentials.get(request)
 
 
+def _plugins_of(implementations: Iterable[_Implementation]) -> tuple[PluginInfo, ...]:
+    return tuple(it.plugin for it in implementations)
+
+
 def _declares(plugin: PluginInfo, scheme: str) -> bool:
     return scheme in plugin.schemes
 
@@ -359,40 +400,3 @@ def _unusable(plugin: PluginInfo, scheme: str, error: PluginError) -> PluginErro
     refusal = type(error)(f"plugin for {scheme}:// cannot be used: {plugin.label}: {error.message}", hint=error.hint)
     refusal.__cause__ = error
     return refusal
-
-
-def _report_unknown(disabled: frozenset[str], installed: set[str]) -> None:
-    """Log names in NIM_PLUGINS_DISABLED that no installed plugin has: most likely misspelled."""
-    unknown = sorted(disabled - installed)
-    if unknown:
-        _log_warning("unknown_plugin_disabled", names=unknown, installed=sorted(installed))
-
-
-def _report_quarantined(quarantined: list[PluginInfo], strict: bool) -> None:
-    """Log plugins that could not be loaded, or raise for all of them when the user asked for that."""
-    if quarantined and strict:
-        raise _strict_error(quarantined)
-    for plugin in quarantined:
-        _log_warning("plugin_quarantined", **_identity(plugin), reason=plugin.reason, hint=plugin.hint)
-
-
-def _strict_error(quarantined: list[PluginInfo]) -> PluginError:
-    """Return one error for all, of their common class where they have one."""
-    errors = [plugin.error for plugin in quarantined if plugin.error is not None]
-    classes = {type(error) for error in errors}
-    kind = classes.pop() if len(classes) == 1 else PluginError
-    reasons = "; ".join(f"{plugin.label}: {plugin.reason}" for plugin in quarantined)
-    hint = errors[0].hint if len(errors) == 1 else "unset NIM_PLUGIN_STRICT to work without these plugins"
-    failure = kind(f"plugins cannot be loaded: {reasons}", hint=hint)
-    failure.__cause__ = errors[0]
-    return failure
-
-
-def _identity(plugin: PluginInfo) -> dict[str, str]:
-    return {"plugin": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
-
-
-def _log_warning(event: str, **facts: object) -> None:
-    import structlog  # slow, and most commands have nothing to warn of
-
-    structlog.get_logger(__name__).warning(event, **facts)

@@ -31,4 +31,4 @@ The kit: what a plugin's tests need, and what the project's own tests are made o
 Importing this package imports neither pytest nor any of these. PYTEST_DONT_REWRITE
 """
 
-pytest_plugins = ("nim_core.testing.plugin",)
+pytest_plugins = ("nim_core.testing.plugin", "nim_core.testing.conformance.matrix")

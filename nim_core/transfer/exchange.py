@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import pycurl
 from attrs import define, field, frozen
@@ -41,6 +41,11 @@ class Timeouts:
     tls: float = 15.0
     answer: float = 30.0
     idle: float = 30.0
+
+    @classmethod
+    def of(cls, seconds: float) -> Self:
+        """Return the same limit for all phases."""
+        return cls(connect=seconds, tls=seconds, answer=seconds, idle=seconds)
 
 
 class Sink(Protocol):

@@ -86,9 +86,9 @@ def test_help_waits_for_nothing_heavy(arguments: tuple[str, ...]) -> None:
         f"import sys; sys.argv = ['nim-llm', *{arguments!r}]\n"
         "from nim_core.cli.app import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
-    assert run(sys.executable, "-c", program).stdout.splitlines()[-1] == "[]"
+    assert run(sys.executable, "-c", program).stderr.splitlines()[-1] == "[]"
 
 
 def test_reading_arguments_waits_for_nothing_heavy() -> None:
@@ -110,9 +110,10 @@ def test_listing_loads_no_transport(arguments: tuple[str, ...]) -> None:
         f"import sys; sys.argv = ['nim-llm', *{arguments!r}]\n"
         "from nim_core.cli.app import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'httpx', 'pycurl', 'yaml', 'rich', 'boto3', 'huggingface_hub'} & set(sys.modules)))"
+        "found = {'httpx', 'pycurl', 'yaml', 'rich', 'boto3', 'huggingface_hub'} & set(sys.modules)\n"
+        "print(sorted(found), file=sys.stderr)"
     )
-    assert run(sys.executable, "-c", program).stdout.splitlines()[-1] == "[]"
+    assert run(sys.executable, "-c", program).stderr.splitlines()[-1] == "[]"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

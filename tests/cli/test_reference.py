@@ -3,13 +3,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nim_core import errors
 from nim_core.cli.app import command
 from nim_core.cli.errors import OTHER_EXIT_CODES
-from nim_core.cli.reference import core_section, environment_page, exit_codes_page, plugin_section
+from nim_core.cli.reference import core_section, environment_page, exit_codes_page, hooks_page, plugin_section
 from nim_core.registry import PluginInfo, load_registry
 from nim_core.settings import Settings
 
@@ -31,6 +32,10 @@ def page(name: str) -> str:
 
 def test_exit_codes_are_up_to_date() -> None:
     assert page("exit-codes.md") == exit_codes_page(), REMEDY
+
+
+def test_hooks_are_up_to_date() -> None:
+    assert page("hooks.md") == hooks_page(), REMEDY
 
 
 def test_core_s_variables_are_up_to_date() -> None:
@@ -66,8 +71,19 @@ OWN_NAMES = [
 
 @pytest.mark.parametrize("name", [*OWN_NAMES, "hardware", "mirror", "plan"])
 def test_every_option_is_on_the_page_of_commands(name: str) -> None:
-    params = command(name).make_context(name, [], obj=None).command.params
+    assert undocumented(command(name), name) == set()
+
+
+def undocumented(one: Any, name: str) -> set[str]:
+    """Return the options of a command that the page does not have."""
+    params = one.make_context(name, [], obj=None, resilient_parsing=True).command.params
     named = {option for param in params for option in (*param.opts, *param.secondary_opts)}
     options = {option for option in named if option.startswith("-")}
-    written = set(re.findall(r"`(--?[a-z-]+)", page("cli.md")))
-    assert options - written == set()
+    return options - set(re.findall(r"`(--?[a-z-]+)", page("cli.md")))
+
+
+def test_every_command_about_plugins_is_on_the_page_of_commands() -> None:
+    group: Any = command("plugins")
+    sections = set(re.findall("(?m)^## plugins (.*)$", page("cli.md")))
+    assert sections == set(group.commands)
+    assert [name for name, one in group.commands.items() if undocumented(one, name)] == []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.downloads import Downloads, impatient
+from tests.faults.downloads import Downloads
 from tests.faults.matrix import OBSERVED, ROWS, page
 from tests.faults.shelf import install
 
@@ -23,11 +23,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_cache(tmp_path: Path, installed: Path) -> Iterator[Callable[..., Downloads]]:
-    """Return a function that makes an empty cache for an impatient engine; arguments as for :class:`Downloads`."""
+def new_cache(tmp_path: Path, installed: Path) -> Callable[..., Downloads]:
+    """Return a function that makes an empty cache; arguments as for :class:`Downloads`."""
     numbers = itertools.count()
-    with impatient():
-        yield lambda **options: Downloads(cache=tmp_path / f"cache-{next(numbers)}", installed=installed, **options)
+    return lambda **options: Downloads(cache=tmp_path / f"cache-{next(numbers)}", installed=installed, **options)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,13 +6,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 from attrs import define, field, frozen
 
-from nim_core import fetching
 from nim_core.download import DownloadOptions, download
 from nim_core.errors import NimError
 from nim_core.plan import Plan, Target
@@ -20,13 +17,11 @@ from nim_core.settings import Settings
 from nim_core.testing.corpus import Content
 from nim_core.testing.http_server import HttpOrigin, RequestLog
 from nim_core.testing.misbehaving import Script, well_behaved
-from nim_core.transfer.engine import EngineOptions
-from nim_core.transfer.exchange import Timeouts
 from nim_core.types import TransferEvent
 from tests.faults.invariants import violations
 from tests.faults.shelf import URI, Shelf, registry_of, snapshot_of
 
-__all__ = ["ENDLESS", "RIGHT", "Downloads", "Ended", "Observed", "impatient"]
+__all__ = ["ENDLESS", "RIGHT", "Downloads", "Ended", "Observed"]
 
 RIGHT = "right bytes"
 """The outcome that is no error."""
@@ -36,7 +31,7 @@ ENDLESS = "no end"
 
 _LONGEST_SECONDS = 25.0
 
-_SHORT = Timeouts(connect=2, tls=2, answer=2, idle=2)
+_PATIENCE_SECONDS = 2.0
 
 
 @define
@@ -128,8 +123,9 @@ class Downloads:
         settings = Settings({"SHELF_URL": url, **retrying})
         registry = registry_of(self.installed, settings)
         target = Target(id="shelf", label="shelf", uri=registry.parse_uri(URI))
+        options = DownloadOptions(cache_path=self.cache, patience=_PATIENCE_SECONDS)
         try:
-            download((target,), DownloadOptions(cache_path=self.cache), registry, settings, Observed())
+            download((target,), options, registry, settings, Observed())
         except NimError as exc:
             return exc
         return None
@@ -150,10 +146,3 @@ def _limited(origin: HttpOrigin, given_up: threading.Event) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-
-
-@contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Have engines wait two seconds where they would wait half a minute."""
-    with mock.patch.object(fetching, "EngineOptions", partial(EngineOptions, timeouts=_SHORT)):
-        yield

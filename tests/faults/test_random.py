@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nim_core.testing.corpus import PatternContent
 from nim_core.testing.misbehaving import in_turn, random_faults
-from tests.faults.downloads import RIGHT, Downloads, impatient
+from tests.faults.downloads import RIGHT, Downloads
 
 SMALL, LARGE = 100_000, 33 << 20
 RETRIES = 8
@@ -36,7 +36,7 @@ def faults_for(size):
 
 def check(installed, size, faults, **options):
     files = {"model/weights.bin": PatternContent(length=size, seed=size % 97)}
-    with tempfile.TemporaryDirectory() as name, impatient():
+    with tempfile.TemporaryDirectory() as name:
         cache = Downloads(cache=Path(name), installed=installed, retries=RETRIES)
         ended = cache.from_shelf(files, in_turn(*faults), **options)
         assert ended.outcome in {RIGHT, *PASSING_ERRORS}, ended.error

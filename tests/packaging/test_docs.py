@@ -8,7 +8,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path.relative_to(ROOT)
-    for pattern in ("*.md", "docs/**/*.md", "plugins/*/README.md", "bench/**/*.md", "template/**/*.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "plugins/*/README.md",
+        "examples/*/README.md",
+        "bench/**/*.md",
+        "template/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")

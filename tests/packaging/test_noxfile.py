@@ -84,4 +84,6 @@ def test_ci_runs_sessions_that_exist() -> None:
     known = {name.split("(")[0] for name in sessions(ROOT)}
     assert [name for name in named if name not in known] == []
     tests = {"core-3.13", "faults", "crash"}
-    assert tests | {"lint", "types", "contracts", "docs", "minimum", "oracle", "wheels", "demo"} <= set(named)
+    assert tests | {"lint", "types", "contracts", "docs", "minimum", "oracle", "stability", "wheels", "demo"} <= set(
+        named
+    )

@@ -56,7 +56,8 @@ def test_every_plugin_comes_in_by_the_entry_point_of_its_folder_name(projects: P
 def test_extras_name_plugins_and_all_names_every_source(projects: Projects) -> None:
     extras = dict(projects["nim-core"]["project"]["optional-dependencies"])
     everything = Requirement(extras.pop("all")[0])
-    of_plugins = {extra: names for extra, names in extras.items() if extra not in {"ray", "serve", "testing"}}
+    others = {"ray", "serve", "template", "testing"}
+    of_plugins = {extra: names for extra, names in extras.items() if extra not in others}
     assert sorted(of_plugins.values()) == sorted([name] for name in plugins(projects))
     for extra, (name,) in of_plugins.items():
         assert project_folder(name) == extra

@@ -67,9 +67,21 @@ class TestHook:
         assert caught.value.plugin == "a"
 
     @pytest.mark.parametrize("raised", ["ValueError('top-secret')", "SystemExit('top-secret')"])
-    def test_a_bug_stops_names_the_plugin_and_shows_no_secret(self, site, raised):
-        site.plugin("a", provider("return None"))
+    def test_a_bug_of_a_foreign_plugin_is_reported_once_and_the_next_one_is_asked(self, site, raised, logged):
         site.plugin("b", provider(f"raise {raised}"), version="3")
+        site.plugin("c", provider(token("c")))
+        registry = site.load()
+
+        assert [registry.provide_credential(request()).origin for _ in range(2)] == ["c", "c"]
+        (entry,) = logged
+        assert (entry["event"], entry["plugin"], entry["version"]) == ("plugin_hook_failed", "b", "3")
+        assert "top-secret" not in str(logged)
+
+    @pytest.mark.parametrize("raised", ["ValueError('top-secret')", "SystemExit('top-secret')"])
+    def test_a_bug_of_the_sources_own_plugin_stops_names_it_and_shows_no_secret(self, site, raised):
+        own = f"@hookimpl\ndef nim_register_sources():\n    return [source({request().source!r})]\n"
+        site.plugin("a", provider("return None"))
+        site.plugin("b", own + provider(f"raise {raised}"), version="3")
         site.plugin("c", provider(token("c")))
 
         with pytest.raises(PluginError, match=r"plugin b \(dist-b 3\) failed in nim_provide_credential") as caught:
@@ -80,11 +92,11 @@ class TestHook:
         assert caught.value.__cause__ is not None
 
     @pytest.mark.parametrize("answer", ["'top-secret'", "''", "{'token': 'top-secret'}", "False"])
-    def test_an_answer_of_another_type_is_a_bug(self, site, answer):
+    def test_an_answer_of_another_type_is_a_bug_that_a_strict_user_has_stop(self, site, answer):
         site.plugin("a", provider(f"return {answer}"))
 
         with pytest.raises(PluginError, match=r"plugin a \(dist-a 1\.0\) returned \w+ from nim_provide") as caught:
-            site.load().provide_credential(request())
+            site.load(NIM_PLUGIN_STRICT="1").provide_credential(request())
 
         assert "top-secret" not in str(caught.value)
 

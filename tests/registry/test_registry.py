@@ -189,12 +189,21 @@ class TestRewrite:
             ("return ''", r"plugin a \(dist-a 1\.0\) returned str from nim_rewrite_uri"),
         ],
     )
-    def test_a_bug_stops_and_is_named(self, site, uri, answer, message):
-        site.plugin("a", self.rewriter("a", answer))
+    def test_a_bug_of_the_targets_own_plugin_stops_and_is_named(self, site, uri, answer, message):
+        own = f"@hookimpl\ndef nim_register_sources():\n    return [source('own', {TARGET.scheme!r})]\n"
+        site.plugin("a", own + self.rewriter("a", answer))
         site.plugin("b", self.rewriter("b", self.answer("b")))
 
         with pytest.raises(PluginError, match=message):
             site.load().rewrite_uri(uri, TARGET)
+
+    def test_a_bug_of_a_foreign_plugin_is_reported_once_and_the_next_one_is_asked(self, site, uri, logged):
+        site.plugin("a", self.rewriter("a", "raise ValueError"))
+        site.plugin("b", self.rewriter("b", self.answer("b")))
+        registry = site.load()
+
+        assert [registry.rewrite_uri(uri, TARGET)[0].location for _ in range(3)] == ["b"] * 3
+        assert [(it["event"], it["plugin"]) for it in logged] == [("plugin_hook_failed", "a")]
 
 
 def test_without_any_plugin_every_hook_has_an_answer(site):

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from nim_core.errors import AuthenticationError, SourceError, TransientError, UnsupportedError
 from nim_core.types import Ambient, Anonymous, BearerToken, ModelUri, Secret, SinkContext, SourceContext, UriStyle
 from nim_source_gcs.credentials import Access, Found, endpoint, find_credentials
-from nim_source_gcs.errors import judging, sign_in_error, status_error
+from nim_source_gcs.errors import judging, no_token_error, sign_in_error, status_error
 from nim_source_gcs.objects import FIELDS, Generation
 from nim_source_gcs.refs import GcsRef
 
@@ -174,6 +174,8 @@ class Signer:
             found.credentials.refresh(self._request)
         except GoogleAuthError as exc:
             raise sign_in_error(exc, found) from exc
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:  # google-auth takes any JSON for an answer
+            raise no_token_error(found) from exc
         headers: dict[str, str] = {}
         found.credentials.apply(headers)
         ends = found.credentials.expiry

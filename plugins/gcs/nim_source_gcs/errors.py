@@ -28,7 +28,6 @@ _MEANINGS: Final[Mapping[int, tuple[type[SourceError], str, str | None]]] = {
     401: (AuthenticationError, "Google Cloud Storage does not accept the token from {origin}", _SET),
     403: (PermissionDeniedError, "no access to {ref} with {origin}", _GRANT + _MISSING),
     404: (NotFoundError, "no such bucket: gs://{ref.bucket}", "check the name"),
-    429: (RateLimitedError, "too many requests for {ref}", None),
 }
 
 
@@ -50,7 +49,8 @@ def judging(ref: GcsRef, origin: str | None, role: str) -> Iterator[None]:
     try:
         yield
     except GoogleAPICallError as exc:
-        raise status_error(int(exc.code or 0), ref, origin, role) from exc
+        wait = getattr(exc.response, "headers", {}).get("Retry-After", "")
+        raise status_error(int(exc.code or 0), ref, origin, role, float(wait) if wait.isdecimal() else None) from exc
     except InvalidUriError:
         raise  # a name that cannot be a file's
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -61,10 +61,23 @@ def judging(ref: GcsRef, origin: str | None, role: str) -> Iterator[None]:
         ) from exc
 
 
-def status_error(status: int, ref: GcsRef, origin: str | None, role: str) -> SourceError:
-    """Return the error for a status that is no success; arguments as :func:`judging`."""
+def status_error(
+    status: int, ref: GcsRef, origin: str | None, role: str, retry_after: float | None = None
+) -> SourceError:
+    """
+    Return the error for a status that is no success.
+
+    Args:
+        status: Of the answer.
+        ref: As for :func:`judging`.
+        origin: As for :func:`judging`.
+        role: As for :func:`judging`.
+        retry_after: Seconds that the service asks to wait. None: it asks for none.
+    """
     if status >= 500 or status == 408:
         return TransientError(f"Google Cloud Storage failed for {ref} (HTTP {status})", uri=str(ref))
+    if status == 429:
+        return RateLimitedError(f"too many requests for {ref} (HTTP 429)", uri=str(ref), retry_after=retry_after)
     kind, words, hint = _MEANINGS.get(status, (SourceError, "unexpected answer about {ref}", None))
     if origin is None and status in {401, 403}:
         words, hint = "no access to {ref} without credentials, and none were found", _SET
@@ -86,3 +99,11 @@ def sign_in_error(exc: Any, found: Found) -> SourceError:
     if exc.retryable or isinstance(exc, TransportError):
         return TransientError(f"the token service failed for {found.origin}: {said[:200]}", hint="try again later")
     return AuthenticationError(f"no token for the credentials from {found.origin}: {said[:200]}", hint=found.mend)
+
+
+def no_token_error(found: Found) -> SourceError:
+    """Return the error for an answer of a token service that is none; it may quote what was sent."""
+    return SourceError(
+        f"the token service's answer cannot be understood, asked with the credentials from {found.origin}",
+        hint="something between this machine and the token service may answer in its place: a proxy, a sign-in page",
+    )

@@ -108,7 +108,10 @@ class GcsSink:
     def put(self, new: NewObject, body: Body) -> None:
         """Write an object by one request that carries its digests, too. Raises as the contract says."""
         with body.open() as stream:
-            headers, data = _related(new_resource(new), stream.read())
+            content = stream.read()
+        if len(content) != new.size:
+            raise SizeMismatchError(f"{len(content)} bytes to be sent, not {new.size}: {self._ref(new.key)}")
+        headers, data = _related(new_resource(new), content)
         sent = Body(path=body.path, size=len(data), data=data)
         self._written(new, self._calls.send("POST", self._insert("multipart", new), headers, sent))
 

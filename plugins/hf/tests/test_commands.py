@@ -124,12 +124,6 @@ def test_tls_with_a_private_authority(user, corpus, certificates):
     assert "SSL_CERT_FILE" in said.splitlines()[-1]
 
 
-def test_expired_signed_urls(user, hub_server):
-    """The storage refuses once what the Hub has just signed; the Hub is asked again."""
-    hub_server.faults.add(answer_with(Response(status=403)), route="storage", times=1)
-    user.download("hf://acme/sample-llm")
-
-
 def test_only_xet_can_serve_it(user, corpus):
     model = HubModel(files=corpus.files, xet_only=frozenset({LARGE}))
     with HubServer([model]) as server:

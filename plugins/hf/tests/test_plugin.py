@@ -50,15 +50,6 @@ def test_says_where_files_live(source):
     assert isinstance(source, CachePlacement)
 
 
-def test_importing_it_imports_no_vendor_library():
-    program = (
-        "import sys, nim_source_hf.plugin\n"
-        "print([name for name in ('huggingface_hub', 'hf_xet', 'httpx', 'httpx2') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
 def test_a_token_in_a_variable_spares_the_vendor_library():
     program = (
         "import sys; from nim_source_hf.credentials import *\n"

@@ -26,11 +26,15 @@ def netrc_credential(request: CredentialRequest) -> Credential:
     try:
         hosts = netrc.netrc(file).hosts
     except OSError as exc:
-        raise AuthenticationError(f"cannot read {file}, which netrc entries come from: {exc.strerror}") from exc
+        raise AuthenticationError(
+            f"cannot read {file}, which netrc entries come from: {exc.strerror}", hint="mend the file, or unset NETRC"
+        ) from exc
     except (netrc.NetrcParseError, UnicodeDecodeError) as exc:
         # The parser's own words quote the file, which may be a password.
         line = getattr(exc, "lineno", None)
-        raise AuthenticationError(f"not in netrc form: {file}" + (f", line {line}" if line else "")) from None
+        place = f"{file}, line {line}" if line else str(file)
+        hint = "write lines such as: machine HOST login USER password PASSWORD"
+        raise AuthenticationError(f"not in netrc form: {place}", hint=hint) from None
     host = urlsplit(request.endpoint).hostname or ""
     entry = hosts.get(host)
     if entry is None or host == "default":

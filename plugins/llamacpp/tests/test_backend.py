@@ -8,7 +8,6 @@ import pytest
 from attrs import evolve
 from nim_backend_llamacpp import backend as backend_module
 from nim_backend_llamacpp.backend import LlamaCppBackend
-from nim_backend_llamacpp.options import OPTIONS
 from nim_backend_llamacpp.plugin import VARIABLES
 
 from nim_core.errors import BackendError, ConfigError
@@ -64,11 +63,6 @@ def after(words: tuple[str, ...], start: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def all_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend_module, "allowed_cpus", lambda: None)
-
-
-def test_names_of_arguments_are_not_taken_twice() -> None:
-    spellings = [word for option in OPTIONS for word in (f"--{option.name}", *option.aliases)]
-    assert len(spellings) == len(set(spellings))
 
 
 def test_names_and_what_fits_are_proposed() -> None:

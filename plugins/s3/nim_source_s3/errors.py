@@ -81,6 +81,9 @@ _CODES: Final[Mapping[str, _Meaning]] = {
         "reading takes s3:GetObject and s3:ListBucket, without the latter S3 says so of missing objects too; writing "
         "takes s3:PutObject as well. Where the requester pays, set AWS_REQUEST_PAYER=requester",
     ),
+    "Unauthorized": _Meaning(
+        AuthenticationError, "the keys from {origin} are not accepted", "check keys, AWS_ENDPOINT_URL and HTTPS_PROXY"
+    ),
     "InvalidObjectState": _Meaning(UnsupportedError, "archived, not readable: {ref}", "restore it first"),
     "SlowDown": _Meaning(RateLimitedError, "S3 asks for fewer requests about bucket {bucket}", "try again later"),
     "NotImplemented": _Meaning(UnsupportedError, "the store cannot do what was asked about {ref}"),
@@ -114,6 +117,7 @@ _SAME: Final[Mapping[str, str]] = {
     "XAmzContentSHA256Mismatch": "BadDigest",
     "IncompleteBody": "BadDigest",
     "RequestTimeout": "OperationAborted",
+    "401": "Unauthorized",
     "403": "AccessDenied",
     "404": "NoSuchKey",
     "405": "NotImplemented",

@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from nim_core.errors import ConfigError, NimError, NotFoundError, PermissionDeniedError, RemoteChangedError, SourceError
+from nim_core.errors import (
+    ConfigError,
+    NimError,
+    NotFoundError,
+    PermissionDeniedError,
+    RemoteChangedError,
+    SizeMismatchError,
+    SourceError,
+)
 from nim_core.types import (
     Body,
     Digest,
@@ -122,6 +130,9 @@ class S3Sink:
 
     def finish(self, new: NewObject, upload: Upload, parts: Sequence[StoredPart]) -> None:
         """Complete the upload; an object that was begun without these digests gets them by a copy onto itself."""
+        size = sum(part.size for part in parts)
+        if size != new.size:
+            raise SizeMismatchError(f"parts of {size} bytes, not {new.size}: {self._requests.ref(new.key)}")
         self._complete(new, upload, parts)
         ref, found = self._requests.ref(new.key), self.head(new.key)
         if found is not None and found.version is not None and not _is_described(found, new):

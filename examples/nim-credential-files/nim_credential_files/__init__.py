@@ -1,0 +1,1 @@
+"""Credentials from mounted files, such as Kubernetes Secrets."""

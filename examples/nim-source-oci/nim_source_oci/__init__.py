@@ -1,0 +1,1 @@
+"""Models in OCI registries: ``oci://``."""

@@ -1,0 +1,3 @@
+"""The kit's fixtures."""
+
+pytest_plugins = ["nim_core.testing"]
