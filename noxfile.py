@@ -40,6 +40,7 @@ ELSEWHERE = [
         "tests/packaging/test_wheels.py",
         "tests/packaging/test_template.py",
         "tests/packaging/test_examples.py",
+        "tests/packaging/test_commands.py",
     )
 ]
 APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray", "stability")
@@ -260,7 +261,13 @@ def contracts(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that generated pages are up to date and that links lead somewhere, and build the site: build/site."""
     install(session, PLUGINS, groups=["tests", "docs"])
-    session.run("pytest", "tests/cli/test_reference.py", "tests/packaging/test_docs.py", *session.posargs)
+    session.run(
+        "pytest",
+        "tests/cli/test_reference.py",
+        "tests/packaging/test_docs.py",
+        "tests/packaging/test_commands.py",
+        *session.posargs,
+    )
     session.run("python", "docs/assemble.py", "build/pages")
     session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("python", "docs/check_site.py", "build/site")
