@@ -41,6 +41,7 @@ ELSEWHERE = [
         "tests/packaging/test_template.py",
         "tests/packaging/test_examples.py",
         "tests/packaging/test_commands.py",
+        "tests/packaging/test_contract_pages.py",
     )
 ]
 APART = ("integration", "packaging", "faults", "crash", "engines", "live", "ray", "stability")
@@ -266,6 +267,7 @@ def docs(session: nox.Session) -> None:
         "tests/cli/test_reference.py",
         "tests/packaging/test_docs.py",
         "tests/packaging/test_commands.py",
+        "tests/packaging/test_contract_pages.py",
         *session.posargs,
     )
     session.run("python", "docs/assemble.py", "build/pages")

@@ -7,17 +7,13 @@ is written where all of this repository's are.
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nim_core.cli.errors import OTHER_EXIT_CODES
 from nim_core.cli.session import TERMINAL_VARIABLES
 from nim_core.errors import NimError
-from nim_core.hookspecs import ENTRY_POINT_GROUP, NimHookSpecs
 from nim_core.registry import PluginInfo, load_registry
 from nim_core.serving.nodes import NODE_VARIABLES
 from nim_core.serving.ray_plans import RAY_VARIABLES
@@ -25,7 +21,7 @@ from nim_core.serving.settings import SERVING_VARIABLES
 from nim_core.settings import CORE_VARIABLES, Settings
 from nim_core.types import EnvVar
 
-__all__ = ["core_section", "environment_page", "exit_codes_page", "hooks_page", "main", "plugin_section"]
+__all__ = ["core_section", "environment_page", "exit_codes_page", "main", "plugin_section"]
 
 _MADE = "<!-- Made by `python -m nim_core.cli.reference docs/reference`; do not edit. -->"
 _KINDS = {
@@ -85,38 +81,6 @@ def exit_codes_page() -> str:
     return f"{introduction}\n| code | error | meaning | retryable |\n|---|---|---|---|\n{rows}\n"
 
 
-def hooks_page() -> str:
-    """Return the page of all hooks, from the signatures and docstrings of the contract."""
-    introduction = (
-        f"# Hooks\n\n{_MADE}\n\n"
-        f"A plugin is a module named by an entry point in group `{ENTRY_POINT_GROUP}`; its functions that carry\n"
-        "`@hookimpl` of `nim_core` are called as told here. Records are in `nim_core.types`, errors in\n"
-        "`nim_core.errors`.\n"
-    )
-    hooks = [function for name, function in vars(NimHookSpecs).items() if name.startswith("nim_")]
-    return "\n".join([introduction, *map(_hook_section, hooks)])
-
-
-def _hook_section(function: Callable[..., object]) -> str:
-    name, signature = function.__name__, inspect.signature(function)
-    parameters = [f"{it.name}: {it.annotation}" for it in signature.parameters.values() if it.name != "self"]
-    options = getattr(function, "nim_spec", None) or {}
-    kind = "The first answer that is not None counts." if options.get("firstresult") else "Every plugin is called."
-    shown = f"def {name}({', '.join(parameters)}) -> {signature.return_annotation}"
-    text = re.sub(r":(?:class|meth|attr|mod):`~?([^`]+)`", r"`\1`", inspect.getdoc(function) or "")
-    text = text.replace("``", "`")
-    text = re.sub(r"\.\. versionadded:: (.*)", r"Since \1.", text)
-    text = re.sub(r"(?m)^(Raises|Args):\n((?:    .*\n?)+)", _list, text)
-    return f"## {name}\n\n```python\n@hookimpl\n{shown}\n```\n\n{kind}\n\n{text.strip()}\n"
-
-
-def _list(section: re.Match[str]) -> str:
-    """Return a section of a docstring as a list."""
-    lines = textwrap.dedent(section[2]).strip().splitlines()
-    entries = [f"- {line}" if not line.startswith(" ") else f"  {line.strip()}" for line in lines]
-    return "\n".join([f"{section[1]}:", "", *(re.sub(r"^- (\w+):", r"- `\1`:", entry) for entry in entries), ""])
-
-
 def _errors(kind: type[NimError]) -> Iterator[type[NimError]]:
     """Yield the subclasses of ``kind`` that core declares."""
     for subclass in kind.__subclasses__():
@@ -141,7 +105,6 @@ def main() -> None:
     plugins = load_registry(Settings({"NIM_PLUGIN_STRICT": "1"})).plugins
     (folder / "environment.md").write_text(environment_page(plugins), encoding="utf-8")
     (folder / "exit-codes.md").write_text(exit_codes_page(), encoding="utf-8")
-    (folder / "hooks.md").write_text(hooks_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from nim_core import errors
 from nim_core.cli.app import command
 from nim_core.cli.errors import OTHER_EXIT_CODES
-from nim_core.cli.reference import core_section, environment_page, exit_codes_page, hooks_page, plugin_section
+from nim_core.cli.reference import core_section, environment_page, exit_codes_page, plugin_section
 from nim_core.registry import PluginInfo, load_registry
 from nim_core.settings import Settings
 
@@ -32,10 +32,6 @@ def page(name: str) -> str:
 
 def test_exit_codes_are_up_to_date() -> None:
     assert page("exit-codes.md") == exit_codes_page(), REMEDY
-
-
-def test_hooks_are_up_to_date() -> None:
-    assert page("hooks.md") == hooks_page(), REMEDY
 
 
 def test_core_s_variables_are_up_to_date() -> None:
