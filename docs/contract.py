@@ -94,7 +94,11 @@ def record_section(record: griffe.Object) -> str:
         shown = ", ".join(f"{it.name}: {it.annotation}" for it in record.parameters)
         return f"{text}\n```python\n{record.name}({shown}) -> {record.returns}\n```\n"
     if isinstance(record, griffe.Attribute):
-        return f"{text}\n```python\n{record.name} = {record.value}\n```\n" if len(str(record.value)) < 200 else text
+        return (
+            f"{text}\n```python\n{record.name} = {str(record.value).replace(chr(39), chr(34))}\n```\n"
+            if len(str(record.value)) < 200
+            else text
+        )
     public = [it for it in record.attributes.values() if not it.name.startswith("_")]
     fields = [it for it in public if "property" not in it.labels]
     properties = [it for it in public if "property" in it.labels and it.docstring]

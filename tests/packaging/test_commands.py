@@ -42,6 +42,7 @@ BEFORE = {
     "docs/override.md": [
         "nim-llm mirror s3 --manifest-file model_manifest.yaml --bucket my-bucket --prefix nim-models"
     ],
+    "docs/install.md": ["mkdir -p /srv/"],
     "docs/reference/cli.md": ["mkdir -p /model-store/"],
     "docs/model-free.md": ["download-model --model-uri hf://org/model --workspace-path /opt/nim/model"],
 }
@@ -81,7 +82,13 @@ def blocks_of(page: Path) -> list[Block]:
 PAGES = {path.relative_to(ROOT).as_posix(): blocks_of(path) for it in PATTERNS for path in sorted(ROOT.glob(it))}
 SHOWN = {name: [it for it in blocks if it.language == "bash"] for name, blocks in PAGES.items()}
 INSTALLS = sorted(
-    {line for blocks in PAGES.values() for it in blocks for line in it.lines if re.match(r"(\$ )?pip install ", line)}
+    {
+        line
+        for blocks in PAGES.values()
+        for it in blocks
+        for line in it.lines
+        if re.match(r"(\$ )?pip (?:install|download) ", line)
+    }
 )
 
 
@@ -216,7 +223,8 @@ def test_what_is_installed_exists(line: str) -> None:
     for file in PROJECTS:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         known[project["name"]] = set(project.get("optional-dependencies", ()))
-    wanted = re.sub(r"\s+(&&|#|--editable).*", "", line.removeprefix("$ ")).split()[2:]
+    options = r"\s--(?:(?:find-links|requirement|group|editable|dest)\s+\S+|\S+)"
+    wanted = re.sub(rf"\s+(&&|#).*|{options}", "", line.removeprefix("$ ")).split()[2:]
     for word in wanted:
         requirement = Requirement(word.strip("'\""))
         assert requirement.name in {*known, "uv"}, line
