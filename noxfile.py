@@ -268,6 +268,7 @@ def docs(session: nox.Session) -> None:
         "tests/packaging/test_docs.py",
         "tests/packaging/test_commands.py",
         "tests/packaging/test_contract_pages.py",
+        "tests/packaging/test_troubleshooting.py",
         *session.posargs,
     )
     session.run("python", "docs/assemble.py", "build/pages")
