@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 import griffe
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 MADE = "<!-- Made by `python docs/contract.py docs/reference`; do not edit. -->"
 EXAMPLES = ROOT / "examples" / "hooks"
 ROLE = re.compile(r":(?:class|meth|attr|mod|func|data):`~?(?:nim_core\.[\w.]*\.)?([^`]+)`")
+BAR = "&#124;"
+"""A bar within a cell."""
+
 SUBJECTS = {
     "uris": "URIs",
     "files": "Files and where they are",
@@ -162,7 +166,7 @@ def first_line(thing: griffe.Object) -> str:
 
 
 def linked(annotation: str, names: set[str]) -> str:
-    """Return a type as code, and links to the records it names."""
+    """Return a type as code, and links to the records it names, as a cell of a table."""
     found = [name for name in dict.fromkeys(re.findall(r"\w+", annotation)) if name in names]
     links = ", ".join(f"[{name}](../records.md#{name.lower()})" for name in found)
     return f"{code(annotation)} ({links})" if links else code(annotation)
@@ -177,12 +181,13 @@ def default_of(attribute: griffe.Attribute) -> str:
 
 
 def code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    """Return code for a cell; readers of Markdown differ about a bar in backticks there."""
+    return f"<code>{escape(text, quote=False).replace('|', BAR)}</code>" if "|" in text else f"`{text}`" if text else ""
 
 
 def cell(text: str) -> str:
     """Return text as the cell of a table: one line, no full stop at the end."""
-    return " ".join(marked(text).split()).rstrip(".").replace("|", "\\|")
+    return " ".join(marked(text).split()).rstrip(".").replace("|", BAR)
 
 
 def quoted(text: str) -> str:
