@@ -1,11 +1,13 @@
 """
 Make the pages of the contract from its source: ``python docs/contract.py docs/reference`` writes them.
 
-A page of its own for each hook, with the example that ``examples/hooks`` has; one page for all records.
+A page of its own for each hook, with the example that ``examples/hooks`` has; one page for all records, and one for the
+suites of the kit with their tests.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Iterable
@@ -18,6 +20,14 @@ ROOT = Path(__file__).parents[1]
 MADE = "<!-- Made by `python docs/contract.py docs/reference`; do not edit. -->"
 EXAMPLES = ROOT / "examples" / "hooks"
 ROLE = re.compile(r":(?:class|meth|attr|mod|func|data):`~?(?:nim_core\.[\w.]*\.)?([^`]+)`")
+SUITES = {
+    "SourceSuite": "Served",
+    "SinkSuite": "Stored",
+    "BackendSuite": "ServedModel",
+    "CredentialSuite": "CredentialCase",
+}
+"""Suites of the kit, and the record that the author's fixture gives."""
+
 BAR = "&#124;"
 """A bar within a cell."""
 
@@ -44,7 +54,12 @@ def pages() -> dict[str, str]:
     records = core["types"]
     names = {name for name in records.exports if records[name].target_path}
     made = {f"hooks/{hook.name}.md": hook_page(hook, names) for hook in hooks}
-    return {"hooks.md": index_page(hooks), **made, "records.md": records_page(records)}
+    return {
+        "hooks.md": index_page(hooks),
+        **made,
+        "records.md": records_page(records),
+        "kit.md": kit_page(core["testing.conformance"]),
+    }
 
 
 def index_page(hooks: Iterable[griffe.Function]) -> str:
@@ -124,6 +139,48 @@ def record_section(record: griffe.Object) -> str:
     return text
 
 
+def kit_page(kit: griffe.Object | griffe.Alias) -> str:
+    """Return the page of the kit's suites: what each wants, and the tests it brings."""
+    common = kit["PluginSuite"].final_target
+    sections = [suite_section(common, None, {})]
+    for name, given in SUITES.items():
+        sections.append(suite_section(kit[name].final_target, kit[given].final_target, tests_of(common)))
+    return (
+        f"# The kit\n\n{MADE}\n\n"
+        "The suites of `nim_core.testing.conformance`, what their fixtures give, and the tests they bring. How they\n"
+        "are used says [the tests of a plugin](../plugins/kit.md). A test that needs what is not declared or given\n"
+        "does not apply.\n\n" + "\n".join(sections)
+    )
+
+
+def suite_section(suite: griffe.Class, given: griffe.Class | None, common: dict[str, griffe.Function]) -> str:
+    """Return the section of one suite, without the tests that it has in common with others."""
+    tests = {name: test for name, test in tests_of(suite).items() if name not in common}
+    rows = "\n".join(f"| `{name}` | {' | '.join(cell(it) for it in case_of(test))} |" for name, test in tests.items())
+    also = "It has the tests of `PluginSuite`, too.\n\n" if common else ""
+    text = f"## {suite.name}\n\n{described(suite)}\n{also}"
+    if given is not None:
+        text += record_section(given) + "\n"
+    return f"{text}| test | level | needs | says |\n|---|---|---|---|\n{rows}\n"
+
+
+def tests_of(suite: griffe.Class) -> dict[str, griffe.Function]:
+    """Return the tests of a suite and of what it inherits from, in their order."""
+    found = {}
+    for each in (*reversed(suite.mro()), suite):
+        found |= {name: it for name, it in each.functions.items() if name.startswith("test_")}
+    return found
+
+
+def case_of(test: griffe.Function) -> tuple[str, str, str]:
+    """Return a test's level, what it needs, and what its docstring begins with."""
+    calls = [ast.parse(str(it.value), mode="eval").body for it in test.decorators]
+    (call,) = [it for it in calls if isinstance(it, ast.Call) and isinstance(it.func, ast.Name)]
+    (level,) = [ast.literal_eval(it) for it in call.args]
+    needs = [word for keyword in call.keywords for word in ast.literal_eval(keyword.value)]
+    return level, ", ".join(needs), first_line(test)
+
+
 def documented(record: griffe.Object) -> dict[str, str]:
     """Return what a docstring says of each field."""
     wanted = {griffe.DocstringSectionKind.attributes, griffe.DocstringSectionKind.parameters}
@@ -176,7 +233,7 @@ def default_of(attribute: griffe.Attribute) -> str:
     value = str(attribute.value) if attribute.value is not None else ""
     if value.startswith("field("):
         named = re.search(r"(?:default|factory)=(\(\)|[^,)]+)", value)
-        value = named[1] if named else ""
+        value = named[1].replace("dict", "{}") if named else ""
     return code(value)
 
 

@@ -74,7 +74,7 @@ def _plugin(registry: Registry, name: str) -> PluginInfo:
                 raise type(plugin.error)(f"{plugin.label} cannot be checked: {plugin.reason}", hint=plugin.hint)
             return plugin
     names = ", ".join(plugin.name for plugin in registry.plugins) or "none"
-    raise ConfigError(f"no plugin is called {name!r}", hint=f"installed are: {names}")
+    raise ConfigError(f"no plugin is called: {name}", hint=f"installed are: {names}")
 
 
 def _suite_outcomes(name: str, uri: str | None, seconds: float) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def test_an_unknown_name(tmp_path):
     install(tmp_path)
     done = check(tmp_path, "plan")
     assert done.returncode == 10
-    assert "no plugin is called 'plan'" in done.stderr
+    assert "no plugin is called: plan" in done.stderr
     assert "plain" in done.stderr
 
 

@@ -57,6 +57,15 @@ def test_pages_are_up_to_date() -> None:
     assert differing == [], "run: python docs/contract.py docs/reference"
 
 
+def test_the_kit_s_page_has_every_test() -> None:
+    from nim_core.testing import conformance
+
+    text = (REFERENCE / "kit.md").read_text(encoding="utf-8")
+    suites = [getattr(conformance, name) for name in conformance.__all__ if name.endswith("Suite") and name != "Suite"]
+    assert len(suites) == 5
+    assert [(suite, name) for suite in suites for name in suite.cases() if f"\n| `{name}` | " not in text] == []
+
+
 def test_records_tell_of_everything_that_is_exported() -> None:
     from nim_core import types
 
