@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pluggy
 import pytest
 
@@ -55,6 +57,19 @@ def test_pages_are_up_to_date() -> None:
     assert there == {name for name in made if name.startswith("hooks/")} == {f"hooks/{name}.md" for name in HOOKS}
     differing = [name for name, text in made.items() if (REFERENCE / name).read_text(encoding="utf-8") != text]
     assert differing == [], "run: python docs/contract.py docs/reference"
+
+
+def test_the_suites_take_what_the_page_about_them_gives() -> None:
+    page = (ROOT / "docs" / "plugins" / "kit.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"(?ms)^```python\n(.*?)^```", page):
+        exec(compile(block, "kit.md", "exec"), names)  # noqa: S102 - the page is ours
+    suites = {name: each for name, each in names.items() if name.startswith("Test")}
+    assert sorted(suites) == ["TestAcme", "TestBackend", "TestCredentials", "TestSink", "TestSource"]
+    assert "test_what_is_missing_is_not_found" in suites["TestAcme"].set_aside
+    for made in re.findall(r"(Served|Stored|ServedModel|CredentialCase)\(([^()]*)\)", page):
+        given = set(re.findall(r"(\w+)=", made[1]))
+        assert given <= {field.name for field in attrs.fields(names[made[0]])}, made
 
 
 def test_the_kit_s_page_has_every_test() -> None:
