@@ -3,7 +3,8 @@ Every command that the documentation shows, run as a user would, against servers
 
 A block in ``bash`` is run, a page from top to bottom in one shell; what it shows as output is not compared. Servers
 that have the models of the pages stand where the environment points. A block that cannot be run here has a comment
-before it, ``<!-- not run: WHY -->``, and is skipped by that reason.
+before it, ``<!-- not run: WHY -->``, and is skipped by that reason. Folders at the top of the machine are beneath a
+test's own, and what listens for clients listens to this machine alone.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def script_of(blocks: list[Block], before: list[str], folder: Path, port: int) -
             )
             if re.search(r"\bnim-serve\b", words) and "--dry-run" not in words:
                 ready = f"curl --silent --fail --output /dev/null 127.0.0.1:{port}/v1/health/ready"
-                words = f"{words} &\nuntil {ready}; do kill -0 $!; sleep 0.1; done"
+                words = f"{words} --host 127.0.0.1 &\nuntil {ready}; do kill -0 $!; sleep 0.1; done"
             done.append(words)
     return "\n".join(done)
 

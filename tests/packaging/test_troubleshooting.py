@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nim_core import errors
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 ENTRIES = dict(re.findall(r"(?ms)^### `(.*?)`$\n(.*?)(?=^##|\Z)", TEXT))
@@ -28,18 +30,38 @@ def literal(node: ast.AST) -> str | None:
 
 
 @cache
+def sources() -> list[str]:
+    """Return the text of every module of the core and of the plugins."""
+    files = chain((ROOT / "nim_core").rglob("*.py"), ROOT.glob("plugins/*/nim_*/**/*.py"))
+    return [path.read_text(encoding="utf-8") for path in files if "testing" not in path.parts]
+
+
+@cache
 def messages() -> frozenset[str]:
     """Return every string of the core and of the plugins."""
-    files = chain((ROOT / "nim_core").rglob("*.py"), ROOT.glob("plugins/*/nim_*/**/*.py"))
-    sources = [path.read_text(encoding="utf-8") for path in files if "testing" not in path.parts]
-    return frozenset(text for source in sources for node in ast.walk(ast.parse(source)) if (text := literal(node)))
+    return frozenset(text for source in sources() for node in ast.walk(ast.parse(source)) if (text := literal(node)))
+
+
+@cache
+def codes() -> dict[str, set[int]]:
+    """Return the exit codes of the errors that a string is given to, where the source shows it."""
+    found: dict[str, set[int]] = {}
+    for source in sources():
+        for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+            names = {it.id for it in [call.func, *call.args] if isinstance(it, ast.Name)} & set(errors.__all__)
+            for text in filter(None, map(literal, call.args)):
+                found.setdefault(text, set()).update(getattr(errors, name).exit_code for name in names)
+    return found
 
 
 def is_printed(message: str) -> bool:
     """Whether one string of the program is ``message``, where ``…`` stands for anything."""
-    constant = message.replace(HOLE, "")
-    pattern = ".*".join(map(re.escape, message.split(HOLE)))
-    return len(constant) >= 9 and any(re.fullmatch(pattern, text) for text in messages())
+    return len(message.replace(HOLE, "")) >= 9 and any(re.fullmatch(pattern_of(message), text) for text in messages())
+
+
+def pattern_of(message: str) -> str:
+    """Return what finds a message among the strings of the program."""
+    return ".*".join(map(re.escape, message.split(HOLE)))
 
 
 @pytest.mark.parametrize("message", ENTRIES)
@@ -65,6 +87,18 @@ def test_exit_codes_are_those_of_the_reference() -> None:
     without = [message for message, meaning in ENTRIES.items() if not re.search(r"\(exit (\d+)\)", meaning)]
     assert without == []
     assert set(re.findall(r"\(exit (\d+)\)", TEXT)) <= known
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    wrong, compared = [], 0
+    for message, meaning in ENTRIES.items():
+        told = set(map(int, re.findall(r"\(exit (\d+)\)", meaning)))
+        raised = {code for text, found in codes().items() if re.fullmatch(pattern_of(message), text) for code in found}
+        compared += bool(raised)
+        if raised and not told <= raised:
+            wrong.append((message, told, raised))
+    assert wrong == []
+    assert compared >= 40
 
 
 def test_variables_and_options_exist() -> None:
