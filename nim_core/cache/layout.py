@@ -188,11 +188,10 @@ def _let_group_write(above: int, made: int) -> None:
 
 def _make_base(base: Path) -> None:
     """Make a folder and those above it that are missing, each of them durable."""
+    if not base.parent.is_dir():
+        _make_base(base.parent)
     try:
         base.mkdir()
-    except FileNotFoundError:
-        _make_base(base.parent)
-        _make_base(base)
     except OSError:
         if not base.is_dir():
             raise

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from nim_core.cli import create_model_store as store_command
+from nim_core.cli import doctor as doctor_command
 from nim_core.cli import download_model as model_command
 from nim_core.cli import download_to_cache as download_command
 from nim_core.cli import hardware as hardware_command
@@ -42,7 +43,7 @@ __all__ = [
     "nim_serve_ray",
 ]
 
-_NOT_BY_NAME: Final = frozenset({"hardware", "plugins", download_command.PLAN, install_command.NAME})
+_NOT_BY_NAME: Final = frozenset({"doctor", "hardware", "plugins", download_command.PLAN, install_command.NAME})
 """Commands that are only had beneath ``nim-llm``."""
 
 _HELP_NAMES: Final = {"help_option_names": ["-h", "--help"]}
@@ -110,6 +111,7 @@ def _make_app() -> typer.Typer:
         (list_command.NAME, list_command.list_model_profiles),
         (mirror_command.NAME, mirror_command.mirror),
         (hardware_command.NAME, hardware_command.show_hardware),
+        (doctor_command.NAME, doctor_command.doctor),
         (install_command.NAME, _install_commands),
     ):
         app.command(name, cls=ArgparseCommand, context_settings=_HELP_NAMES)(function)

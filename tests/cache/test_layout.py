@@ -143,6 +143,10 @@ class TestMakeFolder:
             make_folder(tmp_path, "a/b")
         assert make_folder(tmp_path, "") == tmp_path
 
+    def test_where_nobody_can_make_anything(self):
+        with pytest.raises(CacheError, match="cannot use the cache: /proc/none"):
+            make_folder(Path("/proc/none/deep"), "a")
+
     def test_the_base_may_be_a_link(self, tmp_path):
         (tmp_path / "volume").mkdir()
         (tmp_path / "base").symlink_to("volume")

@@ -26,7 +26,7 @@ def install(cli: Cli, folder: Path) -> list[str]:
 def test_every_command_but_those_about_the_installation(cli: Cli, tmp_path: Path) -> None:
     names = install(cli, tmp_path / "a/bin")
     root = command()
-    assert set(names) == set(root.commands) - {"hardware", "plan", "plugins", "install-commands"} >= NAMES
+    assert set(names) == set(root.commands) - {"doctor", "hardware", "plan", "plugins", "install-commands"} >= NAMES
     assert sorted(path.name for path in (tmp_path / "a/bin").iterdir()) == sorted(names)
 
 

@@ -65,7 +65,7 @@ OWN_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*OWN_NAMES, "hardware", "mirror", "plan"])
+@pytest.mark.parametrize("name", [*OWN_NAMES, "doctor", "hardware", "mirror", "plan"])
 def test_every_option_is_on_the_page_of_commands(name: str) -> None:
     assert undocumented(command(name), name) == set()
 
