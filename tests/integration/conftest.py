@@ -222,6 +222,7 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.fixture(scope="session")
 def new_machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
     """Return a function that makes such machines, for more tests than one."""
+    tmp_path_factory.getbasetemp()  # made by whoever asks first, and machines are made on several threads
     return lambda: Machine.in_folder(tmp_path_factory.mktemp("machine"))
 
 
